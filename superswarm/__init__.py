@@ -1,0 +1,5 @@
+"""superswarm: confidential federated fine-tuning."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -10,7 +10,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.supercore.run import RunNotRunningException
 
-from coordinator.mailroom import Delivery, Letter
+from coordinator.mailroom import Delivery, Outgoing
 from superswarm.errors import Error, RunStopped, Unavailable
 from superswarm.io.parcels import from_record, sealed_array, to_record
 from superswarm.wire import Parcel
@@ -38,9 +38,9 @@ class GridMailroom:
             raise RunStopped("the operator stopped the run") from None
 
     def post(self, peer: int, kind: str, parcel: Parcel, *, ttl: float) -> str:
-        return self.post_all([Letter(peer, kind, parcel)], ttl=ttl)[0]
+        return self.post_all([Outgoing(peer, kind, parcel)], ttl=ttl)[0]
 
-    def post_all(self, letters: Sequence[Letter], *, ttl: float) -> list[str]:
+    def post_all(self, letters: Sequence[Outgoing], *, ttl: float) -> list[str]:
         messages = self._messages(letters, ttl)
         try:
             ids = list(self._grid.push_messages(messages))
@@ -68,7 +68,7 @@ class GridMailroom:
                 deliveries.append(self._close(ticket, _read(reply)))
         return deliveries
 
-    def _messages(self, letters: Sequence[Letter], ttl: float) -> list[Message]:
+    def _messages(self, letters: Sequence[Outgoing], ttl: float) -> list[Message]:
         bodies = {id(letter.parcel.body): sealed_array(letter.parcel.body) for letter in letters}
         messages = []
         for letter in letters:

@@ -14,7 +14,7 @@ from superswarm.wire import Parcel
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Outgoing:
     """One parcel on its way to one peer."""
 
     peer: int
@@ -42,7 +42,7 @@ class Mailroom(Protocol):
         """Send one parcel; the ticket names its reply. The reply is due within `ttl` seconds."""
         ...
 
-    def post_all(self, letters: Sequence[Letter], *, ttl: float) -> list[str]:
+    def post_all(self, letters: Sequence[Outgoing], *, ttl: float) -> list[str]:
         """Send several parcels at once, tickets in the same order. A body that they share travels once."""
         ...
 

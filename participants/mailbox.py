@@ -1,0 +1,67 @@
+"""A member's side of the mail: letters that wait for the aggregator to come by, and those already taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from superswarm.crypto.letter import Letter
+from superswarm.errors import CannotOpen, Error, Replay, TooLarge
+from superswarm.values import LIMITS
+
+
+class Mailbox:
+    """Letters to and from one party. Sealed when put in; opened by whoever takes them out."""
+
+    def __init__(self, me: str) -> None:
+        self.me = me
+        self._outbox: deque[Letter] = deque()
+        self._inbox: deque[Letter] = deque()
+        self._seen: dict[tuple[str, str, str], int] = {}  # (run, sender, kind) → next sequence
+
+    def post(self, letter: Letter) -> None:
+        """Leave a letter to be carried. Raises TooLarge when too many wait."""
+        if letter.header.sender != self.me:
+            raise RuntimeError("post() of another party's letter")
+        if len(self._outbox) >= LIMITS.mail_count:
+            raise TooLarge(f"{LIMITS.mail_count} letters already wait to be carried")
+        self._outbox.append(letter)
+
+    def collect(self) -> tuple[bytes, ...]:
+        """What waits, for the aggregator to carry; handed out once."""
+        letters = tuple(letter.to_bytes() for letter in self._outbox)
+        self._outbox.clear()
+        return letters
+
+    def deliver(self, raws: Iterable[bytes]) -> list[Error]:
+        """Take in what the aggregator brought. A letter that is refused does not hold up the others."""
+        refused: list[Error] = []
+        for raw in raws:
+            try:
+                self._take(Letter.parse(raw))
+            except Error as error:
+                refused.append(error)
+        return refused
+
+    def _take(self, letter: Letter) -> None:
+        header = letter.header
+        if header.receiver != self.me:
+            raise CannotOpen(f"a letter for {header.receiver}, not for {self.me}")
+        if len(self._inbox) >= LIMITS.mail_count:
+            raise TooLarge(f"{LIMITS.mail_count} letters already wait to be read")
+        self._inbox.append(letter)
+
+    def read(self) -> Letter | None:
+        """The oldest letter that waits; it still has to be opened."""
+        return self._inbox.popleft() if self._inbox else None
+
+    def accept(self, letter: Letter) -> None:
+        """Record an opened letter; Replay where this or a later one of its kind was already accepted.
+
+        Called after the signature was checked, so that a forged letter cannot push the sequence forward.
+        """
+        header = letter.header
+        key = (header.run, header.sender, header.kind)
+        if header.sequence < self._seen.get(key, 0):
+            raise Replay("a letter that was already accepted")
+        self._seen[key] = header.sequence + 1

@@ -1,0 +1,308 @@
+"""The trainer: a member's program inside a TEE. It trains on the member's data for an aggregator that it has judged.
+
+It only answers, trusts nothing that the relay says, and holds session keys, model, data and updates in memory only.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from participants.mailbox import Mailbox
+from superswarm.attestation.evidence import (
+    NONCE_BYTES,
+    Attester,
+    Binding,
+    Evidence,
+    SessionKeys,
+    combine_nonces,
+)
+from superswarm.attestation.handshake import (
+    HANDSHAKE_TAG,
+    Attempt,
+    check_aggregator_vouches,
+    check_trainer_vouch,
+    judge_aggregator,
+    open_attempt,
+    pairing_proof,
+    secret_info,
+    signed_secret,
+    transcript,
+)
+from superswarm.attestation.messages import Attest, Confirm, Confirmed, Hello, Here, Refused, Shown
+from superswarm.consortium.approval import ApprovedManifest
+from superswarm.consortium.grant import ApprovedGrant
+from superswarm.crypto.channel import SECRET_BYTES, Channel, open_broadcast
+from superswarm.crypto.hpke import KemKey
+from superswarm.crypto.signing import SigningKey
+from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest
+from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
+from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
+from superswarm.updates.round import MemberMetrics
+from superswarm.values import Digest, MemberId, Role
+from superswarm.wire import Parcel, party
+
+AGGREGATOR = party(Role.AGGREGATOR)
+
+
+class Learner(Protocol):
+    """What trains: one adapter on one base model, with one member's data."""
+
+    @property
+    def spec(self) -> AdapterSpec: ...
+    @property
+    def examples(self) -> int:
+        """How many training examples the member has."""
+        ...
+
+    def initial(self) -> Adapter:
+        """The adapter before round 1; the same for every member."""
+        ...
+
+    def train(self, adapter: Adapter, round_: int) -> tuple[Adapter, float]:
+        """Train from `adapter` for one round: the new adapter, and the mean training loss."""
+        ...
+
+    def evaluate(self, adapter: Adapter) -> float:
+        """The mean loss a completion token on the member's held-out split."""
+        ...
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A handshake under way. Keys are fresh for it, so what vouches for them is fresh too."""
+
+    attempt: Attempt
+    grant: ApprovedGrant
+    aggregator: SessionKeys
+    aggregator_nonce: bytes
+    nonce: bytes
+    keys: SessionKeys
+    kem: KemKey = field(repr=False)
+    signing: SigningKey = field(repr=False)
+    node_nonce: bytes = b""
+    binding: Binding | None = None
+
+
+@dataclass(slots=True)
+class _Session:
+    """A channel to a judged aggregator, and the time the members signed, with the monotonic clock then."""
+
+    attempt: Attempt
+    grant: ApprovedGrant
+    channel: Channel
+    signed_time: int
+    since: float
+
+
+@dataclass(slots=True)
+class _Held:
+    """The newest global adapter that this trainer has, and after how many completed rounds."""
+
+    run: str
+    rounds: int
+    adapter: Adapter = field(repr=False)
+    digest: Digest
+
+
+class Trainer:
+    """One member's trainer. `handle` answers one message at a time; refusals leave as fixed words."""
+
+    def __init__(
+        self,
+        *,
+        member: MemberId,
+        manifest: ApprovedManifest,
+        attester: Attester,
+        pairing_key: bytes,
+        learner: Learner,
+        monotonic: Callable[[], float] = time.monotonic,
+        notify: Callable[..., None] = lambda *_, **__: None,
+    ) -> None:
+        if member not in manifest.manifest.trainers:
+            raise OtherManifest(f"the manifest names no member {member} that contributes data")
+        self.member, self.manifest = member, manifest
+        self.me = party(Role.TRAINER, member)
+        self.mailbox = Mailbox(self.me)
+        self._attester, self._pairing_key, self._learner = attester, pairing_key, learner
+        self._monotonic, self._notify = monotonic, notify
+        self._pending: _Pending | None = None
+        self._session: _Session | None = None
+        self._held: _Held | None = None
+
+    def handle(self, _relay_run: int, kind: str, parcel: Parcel) -> Parcel:
+        """Answer one message; a refusal leaves as a fixed word, and is told to the member in full."""
+        try:
+            return self._answer(kind, parcel)
+        except Error as error:
+            self._notify("refused", kind=kind, error=error.code, why=str(error))
+            return Parcel(Refused(code=error.code).to_bytes())
+
+    def _answer(self, kind: str, parcel: Parcel) -> Parcel:
+        match kind:
+            case "hello":
+                return Parcel(self._hello(Hello.parse(parcel.head)).to_bytes())
+            case "attest":
+                return Parcel(self._attest(Attest.parse(parcel.head)).to_bytes())
+            case "confirm":
+                return Parcel(self._confirm(Confirm.parse(parcel.head)).to_bytes())
+            case "prepare":
+                return self._prepare(parcel)
+            case "fetch":
+                return self._fetch(parcel)
+            case "train" | "evaluate":
+                return self._work(kind, parcel)
+            case "bye":
+                return self._bye(parcel)
+            case _:
+                raise Malformed("a message of a kind that a trainer does not take")
+
+    # --- handshake -----------------------------------------------------------------------------------------------
+
+    def _hello(self, hello: Hello) -> Here:
+        attempt, grant = open_attempt(self.manifest, hello, None)
+        kem, signing = KemKey.generate(), SigningKey.generate()
+        keys = SessionKeys(kem=kem.public, signing=signing.public)
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        peer = SessionKeys.parse(hello.keys)
+        self._pending = _Pending(attempt, grant, peer, hello.nonce, nonce, keys, kem, signing)
+        return Here(party=self.me, nonce=nonce, keys=keys.to_bytes())
+
+    def _attest(self, ask: Attest) -> Shown:
+        pending = self._pending
+        if pending is None or pending.binding is not None:
+            raise NotVouched("no handshake is open")
+        combined = combine_nonces([pending.aggregator_nonce, ask.node_nonce])
+        blank = Evidence(self._attester.platform, b"")
+        binding = pending.attempt.binding(Role.TRAINER, self.member, pending.keys, combined, blank)
+        evidence = self._attester.attest(binding.report_data())
+        pending.node_nonce, pending.binding = ask.node_nonce, binding
+        return Shown(evidence=evidence.to_bytes(), pairing=pairing_proof(self._pairing_key, binding))
+
+    def _confirm(self, message: Confirm) -> Confirmed:
+        """Judge the aggregator; only then make a channel to it."""
+        pending = self._pending
+        if pending is None or pending.binding is None:
+            raise NotVouched("no handshake is open")
+        attempt, keys, mine = pending.attempt, pending.keys, pending.binding
+        # (1) My own member vouches for my keys, and so says which epoch is current.
+        check_trainer_vouch(attempt, message.trainer_vouch, self.member, keys, mine.nonce)
+        # (2) A quorum vouches for the aggregator's keys, over my nonce; its clocks give the time.
+        nonce = combine_nonces(list(message.nonces))
+        at = check_aggregator_vouches(attempt, message.vouches, pending.aggregator, nonce)
+        # (3) The run's grant holds at that time.
+        pending.grant.check(at, attempt.number)
+        # (4) The aggregator is the approved code on an approved platform, and answers my nonce.
+        evidence = Evidence.parse(message.evidence)
+        judge_aggregator(attempt, pending.aggregator, message.nonces, pending.nonce, evidence, at)
+        # (5) It signed this transcript, and its secret opens under it.
+        theirs = attempt.binding(Role.AGGREGATOR, None, pending.aggregator, nonce, evidence)
+        agreed = transcript(attempt, theirs, mine)
+        signed = signed_secret(agreed, AGGREGATOR, message.sealed_secret)
+        pending.aggregator.signing.verify(HANDSHAKE_TAG, signed, message.signature)
+        secret = pending.kem.open(message.sealed_secret, info=secret_info(agreed, AGGREGATOR))
+        # (6) My secret goes to its key, signed; the handshake's private keys are dropped.
+        own = secrets.token_bytes(SECRET_BYTES)
+        sealed = pending.aggregator.kem.seal(own, info=secret_info(agreed, self.me))
+        channel = Channel(
+            secrets=(secret, own),
+            transcript=agreed,
+            manifest=self.manifest.digest,
+            run=attempt.run,
+            me=self.me,
+            peer=AGGREGATOR,
+            last_round=pending.grant.grant.rounds + 1,
+        )
+        self._session = _Session(attempt, pending.grant, channel, at, self._monotonic())
+        self._pending = None
+        self._notify("admitted", run=attempt.run, attempt=attempt.number)
+        return Confirmed(
+            sealed_secret=sealed,
+            signature=pending.signing.sign(HANDSHAKE_TAG, signed_secret(agreed, self.me, sealed)),
+            confirmation=channel.confirmation(self.me),
+        )
+
+    # --- rounds --------------------------------------------------------------------------------------------------
+
+    def _live(self) -> _Session:
+        """The session, if the run's grant still holds at the members' signed time."""
+        session = self._session
+        if session is None:
+            raise NotVouched("no aggregator has been admitted")
+        at = session.signed_time + int(self._monotonic() - session.since)
+        session.grant.check(at, session.attempt.number)
+        return session
+
+    def _prepare(self, parcel: Parcel) -> Parcel:
+        session = self._live()
+        session.channel.open(parcel, "prepare")
+        held = self._hold(session.attempt.run)
+        prepared = Prepared(
+            spec=self._learner.spec.to_bytes(),
+            examples=self._learner.examples,
+            rounds=held.rounds,
+            digest=held.digest.raw,
+        )
+        return session.channel.seal("prepared", session.channel.round, prepared.to_bytes())
+
+    def _hold(self, run: str) -> _Held:
+        """The newest global adapter of this run; the initial one where the run is new."""
+        if self._held is None or self._held.run != run:
+            adapter = self._learner.initial()
+            self._held = _Held(run, 0, adapter, Digest.of(encode_adapter(adapter)))
+        return self._held
+
+    def _fetch(self, parcel: Parcel) -> Parcel:
+        """Give the aggregator the adapter that its members hold: at the start, and after it was restarted."""
+        session = self._live()
+        session.channel.open(parcel, "fetch")
+        held = self._hold(session.attempt.run)
+        return session.channel.seal("fetched", session.channel.round, b"", encode_adapter(held.adapter))
+
+    def _work(self, kind: str, parcel: Parcel) -> Parcel:
+        session = self._live()
+        head, _ = session.channel.open(parcel, kind)
+        order, round_ = Order.parse(head), session.channel.round
+        if kind == "train" and not 1 <= round_ <= session.grant.grant.rounds:
+            raise NoGrant(f"the grant allows {session.grant.grant.rounds} rounds, not round {round_}")
+        for error in self.mailbox.deliver(order.letters):
+            self._notify("letter refused", error=error.code, why=str(error))
+        held = self._take(session, order, parcel.body, round_)
+        began = self._monotonic()
+        eval_loss = self._learner.evaluate(held.adapter)
+        train_loss, update = None, None
+        if kind == "train":
+            trained, train_loss = self._learner.train(held.adapter, round_)
+            update = encode_adapter({name: trained[name] - held.adapter[name] for name in trained})
+        metrics = MemberMetrics(
+            train_loss=train_loss,
+            eval_loss=eval_loss,
+            examples=self._learner.examples,
+            seconds=self._monotonic() - began,
+        )
+        reply = Trained(metrics=metrics.to_bytes(), letters=self.mailbox.collect())
+        return session.channel.seal(f"{kind}-done", round_, reply.to_bytes(), update)
+
+    def _take(self, session: _Session, order: Order, body: bytes, round_: int) -> _Held:
+        """The global adapter that this round begins from: broadcast, or the one already held."""
+        run = session.attempt.run
+        if not order.content_key:
+            held = self._hold(run)
+        else:
+            raw = open_broadcast(body, order.content_key, broadcast_context(self.manifest.digest, run, round_))
+            held = _Held(run, round_ - 1, decode_adapter(raw, self._learner.spec), Digest.of(raw))
+        if held.digest.raw != order.digest:
+            raise Mismatch("the adapter held is not the one that this round begins from")
+        self._held = held
+        return held
+
+    def _bye(self, parcel: Parcel) -> Parcel:
+        session = self._live()
+        session.channel.open(parcel, "bye")
+        reply = session.channel.seal("bye-done", session.channel.round, b"")
+        self._session, self._held = None, None
+        self._notify("run finished", run=session.attempt.run)
+        return reply

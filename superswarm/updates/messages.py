@@ -1,0 +1,51 @@
+"""What aggregator and trainer say inside their channel. Always sealed; never seen by the relay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from superswarm.attestation.messages import Blobs, Message
+from superswarm.values import Digest
+from superswarm.wire import Header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Message):
+    """Trainer → aggregator: what it trains, with how much, and which global adapter it holds."""
+
+    KIND: ClassVar[str] = "prepared"
+    spec: bytes  # AdapterSpec
+    examples: int
+    rounds: int  # completed rounds in the adapter held
+    digest: bytes  # of the adapter held, encoded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order(Message):
+    """Aggregator → trainer: train or evaluate from this global adapter.
+
+    `content_key` opens the parcel's body, which all members share; empty where the trainer already holds the
+    adapter whose digest is named.
+    """
+
+    KIND: ClassVar[str] = "order"
+    content_key: bytes
+    digest: bytes
+    letters: Blobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained(Message):
+    """Trainer → aggregator: its metrics and letters; the update is the sealed body."""
+
+    KIND: ClassVar[str] = "trained"
+    metrics: bytes  # MemberMetrics
+    letters: Blobs
+
+
+def broadcast_context(manifest: Digest, run: str, round_: int) -> Header:
+    """The associated data of a round's broadcast: one ciphertext for all members of the round."""
+    return Header(
+        manifest=manifest, run=run, round=round_, sender="aggregator", receiver="trainers", kind="global", sequence=0
+    )

@@ -95,6 +95,10 @@ class Rollback(Untrusted):
     """An epoch older than one already seen."""
 
 
+class OtherManifest(Untrusted):
+    """The peer acts under another manifest or epoch: one side has not taken the current one."""
+
+
 class NoGrant(Untrusted):
     """A run that no grant allows: unknown run, too many rounds or attempts, expired, another epoch."""
 

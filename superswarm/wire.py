@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from superswarm.errors import Malformed, TooLarge, VersionMismatch
 from superswarm.values import LIMITS, MEMBER_ID, PROTOCOL_VERSION, Digest, MemberId, Role
@@ -36,7 +36,7 @@ def pack(*fields: Field) -> bytes:
     return b"".join(parts)
 
 
-def unpack(data: bytes, *kinds: type, limit: int = LIMITS.head_bytes) -> list[Field]:
+def unpack(data: bytes, *kinds: type, limit: int = LIMITS.head_bytes) -> list[Any]:
     """Decode what `pack` wrote, and check that the fields have exactly these types (bytes, str, int).
 
     Raises Malformed for anything that `pack` would not have written, TooLarge over `limit` bytes.

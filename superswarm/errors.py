@@ -104,11 +104,15 @@ class NoGrant(Untrusted):
 
 
 class EvidenceRejected(Untrusted):
-    """Attestation evidence fails verification or appraisal. `reason` is the fixed code of the failed claim."""
+    """Attestation evidence fails verification or appraisal. `reason` is the fixed code of the failed claim.
 
-    def __init__(self, reason: str, message: str) -> None:
+    `reasons` has the codes of all claims that were seen to fail, `reason` first.
+    """
+
+    def __init__(self, reason: str, message: str, *others: str) -> None:
         super().__init__(message)
         self.reason = reason
+        self.reasons = (reason, *others)
 
     @property
     def code(self) -> str:

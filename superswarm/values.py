@@ -83,7 +83,9 @@ class Limits:
     """What a peer or a file may make us hold or wait for. No None: every limit is always on."""
 
     manifest_bytes: int = 8 * 1024**2  # 1,024 members of 5 kB each fit
-    document_bytes: int = 8 * 1024**2  # a grant, a vouch, a set of signatures
+    signed_manifest_bytes: int = 16 * 1024**2  # a manifest with its signatures
+    chain_bytes: int = 128 * 1024**2  # all epochs of a consortium
+    document_bytes: int = 8 * 1024**2  # a grant, a vouch
     evidence_bytes: int = 1024 * 1024  # a quote with its collateral
     head_bytes: int = 4 * 1024 * 1024  # a parcel's head: handshake messages of the largest cohort
     body_bytes: int = 2 * 1024**3  # a parcel's body: one sealed adapter

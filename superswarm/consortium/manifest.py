@@ -6,22 +6,27 @@ unknown field is refused, since an ignored constraint is a hole.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-import rfc8785
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from superswarm.consortium.documents import describe, dump_json, load_json, require_size
 from superswarm.crypto.hpke import KemPublicKey
 from superswarm.crypto.signing import VerifyingKey
-from superswarm.errors import Error, Malformed, TooLarge
+from superswarm.errors import Error, Malformed
 from superswarm.values import LIMITS, MEMBER_ID, Digest, Measurement, MemberId
 
 FORMAT = "superswarm-manifest/1"
+
+SIMULATED_WARNING = (
+    "SIMULATED attestation protects nothing: whoever runs the machines can read data, models and updates. "
+    "Use it to learn, to test and to demonstrate, never with anything that must stay secret."
+)
+"""Said wherever a simulated manifest is shown, signed or run."""
 
 
 class Platform(StrEnum):
@@ -36,12 +41,21 @@ class Platform(StrEnum):
 def _readable(parse: type[Digest] | type[Measurement] | type[VerifyingKey] | type[KemPublicKey]) -> AfterValidator:
     def check(text: str) -> str:
         try:
-            parse.parse(text)
+            parsed = parse.parse(text)
         except Error as error:
             raise ValueError(str(error)) from None
+        if str(parsed) != text:  # base64 can spell the same key in several ways
+            raise ValueError("not written in its one canonical form")
         return text
 
     return AfterValidator(check)
+
+
+def _printable(text: str) -> str:
+    """No control, no invisible and no direction-changing characters: a name must look like what it is."""
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be seen")
+    return text
 
 
 Name = Annotated[str, Field(pattern=rf"^{MEMBER_ID.pattern}$")]
@@ -49,7 +63,7 @@ DigestText = Annotated[str, _readable(Digest)]
 MeasurementText = Annotated[str, _readable(Measurement)]
 VerifyingKeyText = Annotated[str, _readable(VerifyingKey)]
 KemKeyText = Annotated[str, _readable(KemPublicKey)]
-Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1, le=LIMITS.members)]
 
 
@@ -64,7 +78,7 @@ class Member(Clause):
 
     id: Name
     name: Line
-    contributes: Annotated[tuple[Literal["data", "model", "hosting"], ...], Field(strict=False)]
+    contributes: Annotated[tuple[Literal["data", "model", "hosting"], ...], Field(strict=False, max_length=3)]
     signing_key: VerifyingKeyText
     encryption_key: KemKeyText
     development_authority: DigestText | None = None  # SHA-256 of the SPKI of the member's simulated vendor root
@@ -80,8 +94,10 @@ class Coordinator(Clause):
 class Workload(Clause):
     """Code that may hold plaintext, and the platforms on which it may run."""
 
-    platforms: Annotated[tuple[Annotated[Platform, Field(strict=False)], ...], Field(strict=False, min_length=1)]
-    measurements: Annotated[tuple[MeasurementText, ...], Field(strict=False, min_length=1)]
+    platforms: Annotated[
+        tuple[Annotated[Platform, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=8)
+    ]
+    measurements: Annotated[tuple[MeasurementText, ...], Field(strict=False, min_length=1, max_length=256)]
 
 
 class Workloads(Clause):
@@ -103,8 +119,8 @@ class Lora(Clause):
     """LoRA (arXiv:2106.09685), in the terms of peft.LoraConfig."""
 
     rank: Annotated[int, Field(ge=1, le=1024)]
-    alpha: Annotated[float, Field(gt=0, le=65_536, strict=False)]
-    dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
+    alpha: Annotated[float, Field(gt=0, le=65_536)]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: Annotated[tuple[Line, ...], Field(strict=False, min_length=1, max_length=256)]
 
 
@@ -114,11 +130,11 @@ class Training(Clause):
     local_steps: Annotated[int, Field(ge=1, le=1_000_000)]  # optimiser steps a round
     batch_size: Annotated[int, Field(ge=1, le=65_536)]  # sequences a forward pass
     gradient_accumulation: Annotated[int, Field(ge=1, le=65_536)] = 1  # forward passes an optimiser step
-    learning_rate: Annotated[float, Field(gt=0, le=10, strict=False)]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # over all rounds of the run
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    weight_decay: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.0
-    max_gradient_norm: Annotated[float, Field(gt=0, strict=False)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
     max_length: Annotated[int, Field(ge=8, le=1_048_576)]  # tokens a sequence; longer ones are cut
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the frozen base; the adapter stays float32
 
@@ -161,23 +177,24 @@ class Metrics(Clause):
     """What may leave a TEE in the clear, and to whom. What is not listed stays inside."""
 
     release: Annotated[
-        tuple[Literal["train_loss", "eval_loss", "examples", "seconds"], ...], Field(strict=False)
+        tuple[Literal["train_loss", "eval_loss", "examples", "seconds"], ...], Field(strict=False, max_length=8)
     ] = ()
     granularity: Literal["aggregate", "member"] = "aggregate"
-    to: Annotated[tuple[Literal["members", "operator"], ...], Field(strict=False)] = ()
+    to: Annotated[tuple[Literal["members", "operator"], ...], Field(strict=False, max_length=2)] = ()
 
 
 class Result(Clause):
     """Who receives the adapter. Its key is wrapped for each recipient."""
 
     form: Literal["adapter"] = "adapter"
-    recipients: Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
+    recipients: Annotated[tuple[Name, ...], Field(strict=False, min_length=1, max_length=LIMITS.members)]
 
 
 class Quorum(Clause):
     """How many members must sign to change a clause, to grant a run, and to vouch for the aggregator.
 
-    Each is more than half of the members, so that no two rivals can both be approved.
+    Each is more than half of the members, so that no two rivals can both be approved. Those for `members` and
+    `quorum` are the highest, since who may change these two may, in two steps, change everything.
     """
 
     members: Count
@@ -219,20 +236,12 @@ class Manifest(Clause):
     @classmethod
     def from_toml(cls, text: str | bytes) -> Self:
         """Read what people write. Raises Malformed naming each faulty field, TooLarge over the limit."""
-        raw = text.encode() if isinstance(text, str) else text
-        _cap(raw)
-        try:
-            return cls.from_data(tomllib.loads(raw.decode()))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise Malformed(f"the manifest is not TOML: {error}") from None
-        except RecursionError:
-            raise Malformed("the manifest is nested too deeply") from None
+        return cls.from_data(load_toml(text))
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
         """Read canonical JSON; anything but the exact canonical bytes is refused."""
-        _cap(raw)
-        manifest = cls.from_data(load_json(raw, "manifest"))
+        manifest = cls.from_data(load_json(raw, "manifest", limit=LIMITS.manifest_bytes))
         if manifest.to_json() != raw:
             raise Malformed("the manifest's JSON is not in canonical form (RFC 8785)")
         return manifest
@@ -244,9 +253,12 @@ class Manifest(Clause):
         except ValidationError as error:
             raise Malformed(f"the manifest has faults:\n{describe(error)}") from None
 
+    def to_data(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_none=True)
+
     def to_json(self) -> bytes:
         """The canonical bytes that members sign."""
-        return rfc8785.dumps(self.model_dump(mode="json", exclude_none=True))
+        return dump_json(self.to_data())
 
     @property
     def digest(self) -> Digest:
@@ -281,16 +293,32 @@ class Manifest(Clause):
         return self
 
 
+def load_toml(text: str | bytes) -> dict[str, Any]:
+    """Read TOML under the manifest's limit, before anything is known of its fields."""
+    try:
+        raw = text.encode() if isinstance(text, str) else text
+        require_size(raw, "manifest", LIMITS.manifest_bytes)
+        return tomllib.loads(raw.decode())
+    except ValueError as error:  # TOMLDecodeError, UnicodeError, an integer of thousands of digits
+        raise Malformed(f"the manifest is not TOML: {ascii(str(error))[1:-1]}") from None
+    except RecursionError:
+        raise Malformed("the manifest is nested too deeply") from None
+
+
 def _faults(m: Manifest) -> Iterable[str]:
     """Everything that one table says and another contradicts, in words that say what to change."""
     ids = {member.id for member in m.members}
-    for what, names in (
+    if "public" in ids:
+        yield "no member may have the id public: it marks what anybody may have"
+    named: list[tuple[str, list[str]]] = [
         ("members have the id", [x.id for x in m.members]),
         ("members share the signing key", [x.signing_key for x in m.members]),
         ("members share the encryption key", [x.encryption_key for x in m.members]),
         ("assets have the name", [x.name for x in m.assets]),
         ("recipients are", list(m.result.recipients)),
-    ):
+        *((f"contributions of {x.id} are", [str(c) for c in x.contributes]) for x in m.members),
+    ]
+    for what, names in named:
         for name, count in Counter(names).items():
             if count > 1:
                 yield f"{count} {what} {name[:40]}"
@@ -320,6 +348,9 @@ def _quorum_faults(m: Manifest) -> Iterable[str]:
     for clause, quorum in m.quorum.model_dump().items():
         if not n // 2 < quorum <= n:
             yield f"quorum.{clause} is {quorum}: it must be more than half of the {n} members, and at most all"
+        for guard, floor in (("members", m.quorum.members), ("quorum", m.quorum.quorum)):
+            if quorum > floor:
+                yield f"quorum.{guard} is {floor}: it must be at least quorum.{clause}, {quorum}"
 
 
 def _platform_faults(m: Manifest) -> Iterable[str]:
@@ -335,36 +366,3 @@ def _platform_faults(m: Manifest) -> Iterable[str]:
     authorities = Counter(p.development_authority for p in m.members if p.development_authority)
     if any(count > 1 for count in authorities.values()):
         yield "two members share a development_authority: each makes its own"
-
-
-def describe(error: ValidationError) -> str:
-    """Pydantic's faults as lines `table.field: what is wrong`, without the offending values."""
-    lines = []
-    for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        where = ".".join(str(part) for part in fault["loc"]) or "manifest"
-        what = "unknown field" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
-        lines.append(f"  {where}: {what}")
-    return "\n".join(lines[:50])
-
-
-def load_json(raw: bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object; Malformed for anything else, duplicate names included."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        data = dict(pairs)
-        if len(data) != len(pairs):
-            raise Malformed(f"the {what} names a field twice")
-        return data
-
-    try:
-        data = json.loads(raw, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
-        raise Malformed(f"the {what} is not JSON") from None
-    if not isinstance(data, dict):
-        raise Malformed(f"the {what} is not a JSON object")
-    return data
-
-
-def _cap(raw: bytes) -> None:
-    if len(raw) > LIMITS.manifest_bytes:
-        raise TooLarge(f"a manifest has at most {LIMITS.manifest_bytes} bytes")

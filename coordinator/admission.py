@@ -104,6 +104,7 @@ class Admission:
     mailroom: Mailroom
     timing: Timing
     notify: Callable[..., None]
+    patience: float = LIMITS.handshake_seconds  # seconds that one step may take
     kem: KemKey = field(default_factory=KemKey.generate, repr=False)
     signing: SigningKey = field(default_factory=SigningKey.generate, repr=False)
     _failed: set[int] = field(default_factory=set)  # peers that failed before: asked last
@@ -112,22 +113,21 @@ class Admission:
     def keys(self) -> SessionKeys:
         return SessionKeys(kem=self.kem.public, signing=self.signing.public)
 
-    def admit(self, peers: Iterable[int], seconds: float = LIMITS.handshake_seconds) -> Admitted:
+    def admit(self, peers: Iterable[int]) -> Admitted:
         """Shake hands with these peers. Raises NotVouched where no quorum of nodes vouches for this aggregator."""
-        until = self.timing.monotonic() + seconds
         nonce = secrets.token_bytes(NONCE_BYTES)
         # (1) Who is there, with which challenges?
-        trainers, nodes = self._greet(peers, nonce, until)
+        trainers, nodes = self._greet(peers, nonce)
         if not nodes:
             raise Unavailable("no member's node is connected")
         trainers = {member: trainer for member, trainer in trainers.items() if member in nodes}
         # (2) Trainers show evidence over my challenge and their own node's.
-        trainers = self._ask_evidence(trainers, nodes, until)
+        trainers = self._ask_evidence(trainers, nodes)
         # (3) I show mine over everybody's; each node judges both, and vouches.
         nonces = (*(t.nonce for t in trainers.values()), *(n.nonce for n in nodes.values()))
         combined = combine_nonces(list(nonces))
         evidence, mine = self._show(combined)
-        trainers = self._ask_vouches(trainers, nodes, nonces, evidence, until)
+        trainers = self._ask_vouches(trainers, nodes, nonces, evidence)
         vouches = self._valid_vouches(nodes, combined)
         at = check_aggregator_vouches(self.attempt, list(vouches.values()), self.keys, combined)
         self.grant.check(at, self.attempt.number)
@@ -140,11 +140,11 @@ class Admission:
             sealed_secret=b"",
             signature=b"",
         )
-        sessions = self._confirm(trainers, nodes, nonce, confirm, mine, at, until)
+        sessions = self._confirm(trainers, nodes, nonce, confirm, mine, at)
         return Admitted(tuple(sessions), {m: n.peer for m, n in nodes.items() if m in vouches}, at)
 
     def _greet(
-        self, peers: Iterable[int], nonce: bytes, until: float
+        self, peers: Iterable[int], nonce: bytes
     ) -> tuple[dict[MemberId, _Trainer], dict[MemberId, _Node]]:
         hello = Hello(
             manifest=self.attempt.manifest.digest.raw,
@@ -170,23 +170,21 @@ class Admission:
 
         # Of two peers that claim one name the first to answer is heard; one that failed before is asked after it.
         for some in (sorted(set(peers) - self._failed), sorted(set(peers) & self._failed)):
-            self._ask(dict.fromkeys(some, hello), Here, take, until)
+            self._ask(dict.fromkeys(some, hello), Here, take)
         return trainers, nodes
 
     def _ask_evidence(
-        self, trainers: dict[MemberId, _Trainer], nodes: dict[MemberId, _Node], until: float
+        self, trainers: dict[MemberId, _Trainer], nodes: dict[MemberId, _Node]
     ) -> dict[MemberId, _Trainer]:
         by_peer = {t.peer: t for t in trainers.values()}
         shown: dict[MemberId, _Trainer] = {}
 
         def take(peer: int, reply: Shown) -> None:
             trainer = by_peer[peer]
-            shown[trainer.member] = replace(
-                trainer, evidence=Evidence.parse(reply.evidence), pairing=reply.pairing
-            )
+            shown[trainer.member] = replace(trainer, evidence=Evidence.parse(reply.evidence), pairing=reply.pairing)
 
         ask = {t.peer: Attest(node_nonce=nodes[t.member].nonce) for t in trainers.values()}
-        self._ask(ask, Shown, take, until)
+        self._ask(ask, Shown, take)
         return shown
 
     def _show(self, combined: bytes) -> tuple[Evidence, Binding]:
@@ -200,7 +198,6 @@ class Admission:
         nodes: dict[MemberId, _Node],
         nonces: tuple[bytes, ...],
         evidence: Evidence,
-        until: float,
     ) -> dict[MemberId, _Trainer]:
         by_peer = {n.peer: n for n in nodes.values()}
         vouched: dict[MemberId, _Trainer] = {}
@@ -222,7 +219,7 @@ class Admission:
             if node.member in trainers:
                 vouched[node.member] = replace(trainers[node.member], vouch=reply.trainer)
 
-        self._ask({node.peer: ask(node) for node in nodes.values()}, Vouched, take, until)
+        self._ask({node.peer: ask(node) for node in nodes.values()}, Vouched, take)
         return vouched
 
     def _valid_vouches(self, nodes: dict[MemberId, _Node], combined: bytes) -> dict[MemberId, bytes]:
@@ -245,7 +242,6 @@ class Admission:
         shared: Confirm,
         mine: Binding,
         at: int,
-        until: float,
     ) -> list[Session]:
         half_open: dict[int, tuple[_Trainer, Binding, bytes]] = {}
         asks: dict[int, Confirm] = {}
@@ -268,7 +264,7 @@ class Admission:
             trainer, theirs, secret = half_open[peer]
             sessions.append(self._open(trainer, transcript(self.attempt, mine, theirs), secret, reply))
 
-        self._ask(asks, Confirmed, take, until)
+        self._ask(asks, Confirmed, take)
         return sessions
 
     def _judge(self, trainer: _Trainer, nonces: list[bytes], at: int) -> Binding:
@@ -300,7 +296,7 @@ class Admission:
         channel.check_confirmation(reply.confirmation)
         return Session(trainer.member, trainer.peer, channel)
 
-    def _ask(self, asks: Mapping[int, Message], kind: type[M], take: Callable[[int, M], None], until: float) -> None:
+    def _ask(self, asks: Mapping[int, Message], kind: type[M], take: Callable[[int, M], None]) -> None:
         """Send each peer its message, and take the answers; a peer that fails or is silent is left out."""
 
         def each(peer: int, parcel: Parcel | None) -> None:
@@ -308,7 +304,7 @@ class Admission:
                 take(peer, kind.parse(accepted(parcel).head))
 
         outgoing = [Outgoing(peer, ask.KIND, Parcel(ask.to_bytes())) for peer, ask in asks.items()]
-        silent = exchange(self.mailroom, outgoing, until - self.timing.monotonic(), each, timing=self.timing)
+        silent = exchange(self.mailroom, outgoing, self.patience, each, timing=self.timing)
         for peer in silent:
             self._leave_out(peer, Unavailable("no answer in time"))
 

@@ -25,11 +25,12 @@ from superswarm.errors import CohortTooSmall, Error, Malformed, NoGrant, NotVouc
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
 from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
 from superswarm.updates.round import MemberMetrics, Round, Update, released
-from superswarm.values import LIMITS, Digest, MemberId, Role
+from superswarm.values import Digest, MemberId, Role
 from superswarm.wire import Parcel, party
 
 CONTENT_KEY_BYTES = 32
 FAREWELL_SECONDS = 30.0
+DELIVERY_SECONDS = 600.0  # to bring the result to its recipients
 
 
 class Publisher(Protocol):
@@ -106,7 +107,9 @@ class Aggregator:
                 break
             if late:
                 reason = f": {failure}" if failure is not None else ""
-                raise CohortTooSmall(f"{len(self._cohort)} members joined in time; the manifest asks for {minimum}{reason}")
+                raise CohortTooSmall(
+                    f"{len(self._cohort)} members joined in time; the manifest asks for {minimum}{reason}"
+                )
             peers = self.mailroom.peers()
             if peers == seen:
                 self.timing.sleep(0.2)
@@ -150,7 +153,7 @@ class Aggregator:
             self._cohort[session.member] = _Member(session, prepared)
             self.notify("joined", member=session.member, of=len(self.manifest.manifest.trainers))
 
-        self._exchange(asks, LIMITS.handshake_seconds, take)
+        self._exchange(asks, self.admission.patience, take)
 
     # --- where to begin ------------------------------------------------------------------------------------------
 
@@ -192,7 +195,7 @@ class Aggregator:
                 found.append(raw)
 
             ask = Outgoing(session.peer, "fetch", session.channel.seal("fetch", session.channel.round, b""))
-            self._exchange([ask], LIMITS.handshake_seconds, take)
+            self._exchange([ask], self.admission.patience, take)
         if not found:
             raise CohortTooSmall("no member could give the adapter that the cohort holds")
         return _Global(rounds, decode_adapter(found[0], spec), found[0])
@@ -312,7 +315,9 @@ class Aggregator:
     def _report(self, number: int, metrics: Mapping[MemberId, MemberMetrics]) -> None:
         """Tell operator and members what the manifest releases to each of them, and nothing else."""
         clause = self.manifest.manifest.metrics
-        self.notify("round closed", round=number, members=len(metrics), metrics=dict(released(metrics, clause, to="operator")))
+        self.notify(
+            "round closed", round=number, members=len(metrics), metrics=dict(released(metrics, clause, to="operator"))
+        )
         news = released(metrics, clause, to="members")
         if news:
             for member in self._nodes:
@@ -321,7 +326,9 @@ class Aggregator:
     def _publish(self, state: _Global) -> None:
         """Seal the result for its recipients and bring it to their nodes."""
         container = self.publisher.publish(state.adapter, self.admission, state.rounds)
-        peers = {self._nodes[m]: m for m in map(MemberId, self.manifest.manifest.result.recipients) if m in self._nodes}
+        peers = {
+            self._nodes[m]: m for m in map(MemberId, self.manifest.manifest.result.recipients) if m in self._nodes
+        }
         delivered: list[str] = []
 
         def each(peer: int, parcel: Parcel | None) -> None:
@@ -333,7 +340,7 @@ class Aggregator:
 
         parcel = Parcel(b"result", container)
         outgoing = [Outgoing(peer, "result", parcel) for peer in peers]
-        exchange(self.mailroom, outgoing, LIMITS.handshake_seconds, each, timing=self.timing)
+        exchange(self.mailroom, outgoing, DELIVERY_SECONDS, each, timing=self.timing)
         missing = sorted(set(self.manifest.manifest.result.recipients) - set(delivered))
         self.notify("result delivered", to=sorted(delivered), missing=missing, bytes=len(container))
 

@@ -143,7 +143,9 @@ class Node:
         keys, nonces = SessionKeys.parse(ask.trainer_keys), [challenge.aggregator_nonce, mine]
         attempt, evidence, nonce = challenge.attempt, Evidence.parse(ask.trainer_evidence), combine_nonces(nonces)
         # (1) The member started it: it holds the pairing key.
-        check_pairing(self._keys.pairing, attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence), ask.pairing)
+        check_pairing(
+            self._keys.pairing, attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence), ask.pairing
+        )
         # (2) It is the approved code on an approved platform.
         judge_trainer(attempt, self.member, keys, nonces, evidence, at)
         vouch = attempt.vouch(Role.TRAINER, self.member, self.member, keys.digest, nonce, at)

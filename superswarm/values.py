@@ -94,7 +94,7 @@ class Limits:
     members: int = 1024
     fields: int = 65_536  # in one packed list
     clock_skew_seconds: int = 300  # between the clocks of two members
-    handshake_seconds: int = 600
+    handshake_seconds: int = 60  # for one step of a handshake, which holds the whole cohort up
     nonce_seconds: int = 600  # a challenger's nonce serves once, and expires
 
 

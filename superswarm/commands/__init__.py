@@ -1,0 +1,1 @@
+"""Commands for everybody: they wire members' and operators' programs together, or need neither."""

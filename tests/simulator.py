@@ -147,7 +147,12 @@ class SimulatedConsortium:
         ]
         coordinator = {"name": "Operator", "development_authority": str(authority("operator").spki_digest)}
         job = consortia.manifest_data()["job"] | {"rounds": 3}
-        rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": min(2, len(self.names)), "round_seconds": 3}
+        rule = {
+            "rule": "fedavg",
+            "weighting": "examples",
+            "minimum_cohort": min(2, len(self.names)),
+            "round_seconds": 3,
+        }
         self.data = {"coordinator": coordinator, "job": job, "aggregation": rule} | changes
         self.manifest: ApprovedManifest = consortia.approved(*entries, **self.data)
         self.entries = entries
@@ -202,7 +207,9 @@ class SimulatedConsortium:
         handlers |= {self.trainer_peer(name): trainer.handle for name, trainer in self.trainers.items()}
         return InProcessGrid(handlers | extra.get("handlers", {}), tamper)
 
-    def aggregator(self, mailroom: Mailroom, *, attempt: int = 1, join_seconds: float = 1.0, **grant: Any) -> Aggregator:
+    def aggregator(
+        self, mailroom: Mailroom, *, attempt: int = 1, join_seconds: float = 1.0, **grant: Any
+    ) -> Aggregator:
         diary = self.diary("aggregator")
         signed = consortia.signed_grant(self.manifest, **({"rounds": 3} | grant))
         approved = approve_grant(signed, self.manifest)
@@ -243,7 +250,9 @@ class SimulatedConsortium:
         for _ in range(rounds):
             trained = [replace(p, rounds=[], delay=0.0).train(adapter, 0)[0] for p in people]
             adapter = {
-                name: sum(t[name].astype(np.float64) * p.examples / total for t, p in zip(trained, people, strict=True))
+                name: sum(
+                    t[name].astype(np.float64) * p.examples / total for t, p in zip(trained, people, strict=True)
+                )
                 for name in adapter
             }
         return adapter

@@ -53,7 +53,9 @@ class TestTrainer:
         consortium.trainers["carol"] = consortium.trainer("carol", attester=tee("alice"))
         refused(consortium, "EvidenceRejected:root-untrusted", "EvidenceRejected:authority")
 
-    def test_approved_code_that_claims_a_name_without_that_members_vouch(self, consortium: SimulatedConsortium) -> None:
+    def test_approved_code_that_claims_a_name_without_that_members_vouch(
+        self, consortium: SimulatedConsortium
+    ) -> None:
         """An impostor with approved code on an approved machine answers as carol; carol's node does not know it."""
         impostor = consortium.trainer("carol", pairing_key=bytes(32))
         consortium.trainers["carol"] = impostor
@@ -165,7 +167,7 @@ class TestAggregator:
             aggregator.admission.grant_bytes = weak.to_bytes()
             with pytest.raises(CohortTooSmall):
                 aggregator.run()
-        assert consortium.diary("node/bob").errors == ["NoGrant"]
+        assert set(consortium.diary("node/bob").errors) == {"NoGrant"}
         assert "NoGrant" in consortium.diary("trainer/bob").errors
 
     def test_an_expired_grant(self, consortium: SimulatedConsortium) -> None:

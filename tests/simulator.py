@@ -1,4 +1,4 @@
-"""A whole consortium in memory: authorities, simulated TEEs, nodes, trainers, an aggregator, and a relay that may cheat.
+"""A whole consortium in memory: authorities, simulated TEEs, nodes, trainers, an aggregator, a relay that may cheat.
 
 Everything but the transport and the learner is the product's own code, behind its real interfaces.
 """
@@ -136,7 +136,7 @@ class Diary:
 
 
 class SimulatedConsortium:
-    """Members with a node and a trainer each, and an operator. Peers are numbered 1, 2, … (nodes), 11, 12, … (trainers)."""
+    """Members with a node and a trainer each, and an operator. Nodes are peers 1, 2, …; trainers 11, 12, …"""
 
     def __init__(self, *names: str, **changes: Any) -> None:
         self.names = names or HOSPITALS

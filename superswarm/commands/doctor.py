@@ -15,7 +15,7 @@ from rich.text import Text
 
 from coordinator.config import AggregatorConfig, CoordinatorConfig
 from participants.config import ParticipantConfig, TrainerConfig
-from superswarm.errors import Error
+from superswarm.errors import Error, Misconfigured
 from superswarm.io import machine
 from superswarm.io.clocks import SystemClock
 from superswarm.io.config import Address, Config, load_config
@@ -24,6 +24,7 @@ from superswarm.io.machine import Finding, Level
 
 app = typer.Typer()
 INDENT = " " * 19
+HERE = ("localhost", "127.0.0.1")
 STYLES = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "bold red")}
 
 
@@ -53,13 +54,19 @@ def doctor(
     *,
     program: Annotated[Program | None, typer.Option(help="The program that will run on this machine.")] = None,
     config: Annotated[Path | None, typer.Option(help="Its configuration file.", metavar="FILE")] = None,
+    relay: Annotated[str | None, typer.Option(help="Without --program: a relay to try.", metavar="HOST:PORT")] = None,
+    relay_ca: Annotated[Path | None, typer.Option(help="The certificate of its authority.", metavar="FILE")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Check this machine, and say what to do. Ends with 0, or with 5 where something must be done.
 
     Without --program it checks what every program needs. It changes nothing.
     """
+    if (relay is None) != (relay_ca is None) or (relay is not None and program is not None):
+        raise Misconfigured("--relay and --relay-ca go together, and without --program, whose configuration has them")
     findings = list(examine(program, config))
+    if relay is not None and relay_ca is not None:
+        findings += _relay(Address.parse(relay), relay_ca)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
@@ -93,7 +100,7 @@ def examine(program: Program | None, file: Path | None) -> Iterator[Finding]:
     yield machine.check_core_dumps()
     yield machine.check_swap()
     if program is None:
-        yield from machine.check_proxy(os.environ, ["localhost", "127.0.0.1"])
+        yield from machine.check_proxy(os.environ, HERE)
         yield machine.check_disk("the working directory", Path.cwd())
         yield from machine.check_tee(needed=False)
         return
@@ -156,7 +163,7 @@ def _coordinator(config: CoordinatorConfig) -> Iterator[Finding]:
     yield machine.check_port("port", Address(config.host, config.port))
     yield from _listening(config.http)
     yield machine.check_disk("state", config.state)
-    yield from machine.check_proxy(os.environ, ["localhost", "127.0.0.1"])
+    yield from machine.check_proxy(os.environ, HERE)
 
 
 def _aggregator(config: AggregatorConfig) -> Iterator[Finding]:
@@ -174,5 +181,9 @@ def _listening(http: Address | None) -> Iterator[Finding]:
 
 def _outward(manifest: Path, relay: Address, authority: Path) -> Iterator[Finding]:
     yield machine.check_file("manifest", manifest)
-    yield from machine.check_proxy(os.environ, ["localhost", "127.0.0.1", relay.host])
+    yield from _relay(relay, authority)
+
+
+def _relay(relay: Address, authority: Path) -> Iterator[Finding]:
+    yield from machine.check_proxy(os.environ, [*HERE, relay.host])
     yield from machine.check_relay(relay, authority, SystemClock())

@@ -123,6 +123,7 @@ class StatusServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 2 * CLIENTS
     block_on_close = False
     allow_reuse_port = False
 

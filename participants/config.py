@@ -98,6 +98,14 @@ class TrainerConfig(Config):
     relay: RelayAddress
     relay_ca: RelayAuthority
     supernode_key: SupernodeKey
+    pairing: Annotated[
+        Path,
+        Field(
+            description="The pairing key, which only this member's node and trainer have: by it the node knows its\n"
+            "own trainer among all that run the same code. It opens nothing.",
+            examples=["north.pairing"],
+        ),
+    ]
     model: Annotated[
         FolderOrName,
         Field(

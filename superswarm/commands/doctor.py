@@ -136,6 +136,7 @@ def _node(config: ParticipantConfig) -> Iterator[Finding]:
 def _trainer(config: TrainerConfig) -> Iterator[Finding]:
     yield from machine.check_tee(needed=config.platform_credentials is None)
     yield from machine.check_gpu()
+    yield machine.check_secret_file("pairing", config.pairing)
     yield machine.check_file("train", config.train)
     yield machine.check_file("test", config.test)
     yield from _model(config.model)

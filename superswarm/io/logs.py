@@ -102,13 +102,13 @@ def entry(record: logging.LogRecord, program: str, *, confidential: bool) -> dic
     """A record as what may be shown of it: ts, level, program, event, fields."""
     stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     fields: dict[str, Any]
-    if record.name.partition(".")[0] in OURS and hasattr(record, FIELDS):
-        event, fields = safe(record.msg), safe(getattr(record, FIELDS))
+    if record.name.partition(".")[0] in OURS:
+        event, fields = safe(_message(record)), safe(getattr(record, FIELDS, {}))
     elif confidential:
         event = "a library's message, withheld"
         fields = {"library": record.name, "where": f"{record.filename}:{record.lineno}"}
     else:
-        event, fields = safe(_message(record)), {"library": record.name}
+        event, fields = safe(_library_message(record)), {"library": record.name}
     if record.exc_info and record.exc_info[1] is not None:
         fields = {**fields, "exception": redacted(record.exc_info[1])}
     level = record.levelname.lower()
@@ -116,6 +116,12 @@ def entry(record: logging.LogRecord, program: str, *, confidential: bool) -> dic
 
 
 def _message(record: logging.LogRecord) -> str:
+    """Our own record's text, its arguments redacted like fields."""
+    arguments = tuple(safe(one) for one in record.args) if isinstance(record.args, tuple) else ()
+    return str(record.msg) % arguments if arguments else str(record.msg)
+
+
+def _library_message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except (TypeError, ValueError):  # a library's format does not fit its arguments

@@ -127,12 +127,18 @@ def test_a_confidential_program_withholds_what_libraries_say(capsys: pytest.Capt
     assert "Canary" not in json.dumps(seen)
 
 
-def test_a_library_cannot_pose_as_ours(capsys: pytest.CaptureFixture[str]) -> None:
-    """`superswarm_evil` begins like our name, and its record has no fields: its text stays inside."""
+def test_a_library_is_not_ours_for_a_name_that_begins_alike(capsys: pytest.CaptureFixture[str]) -> None:
     logs.setup("trainer", confidential=True)
     logging.getLogger("superswarm_evil").warning(CANARY)
-    logging.getLogger("superswarm.probe").warning(CANARY)  # not through `Log`: nobody vetted the text
     assert "Canary" not in capsys.readouterr().err
+
+
+def test_our_own_plain_records_are_redacted_like_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.setup("trainer", log_format="json", confidential=True)
+    ours = logging.getLogger("participants.probe")
+    ours.warning("a task failed: %s after %d tries", KeyError(CANARY), 3)
+    ours.warning("100%")
+    assert [entry["event"] for entry in lines(capsys)] == ["a task failed: KeyError after 3 tries", "100%"]
 
 
 @pytest.mark.parametrize("name", ["flwr", "transformers"])

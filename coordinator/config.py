@@ -71,9 +71,9 @@ class AggregatorConfig(Config):
     platform_credentials: Annotated[
         Path | None,
         Field(
-            description="Only under a simulated manifest: the folder of the simulated TEE, which the operator's\n"
-            "development authority issued. Simulated evidence protects nothing.",
-            examples=["platform"],
+            description="Only under a simulated manifest: the credentials of the simulated TEE, which the\n"
+            "operator's development authority issued. Simulated evidence protects nothing.",
+            examples=["simulated-platform"],
         ),
     ] = None
     state: Annotated[Path, Field(description="A folder for sealed files. No plaintext is written there.")] = Path(

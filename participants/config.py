@@ -129,9 +129,9 @@ class TrainerConfig(Config):
     platform_credentials: Annotated[
         Path | None,
         Field(
-            description="Only under a simulated manifest: the folder of the simulated TEE, which the member's\n"
+            description="Only under a simulated manifest: the credentials of the simulated TEE, which the member's\n"
             "development authority issued. Simulated evidence protects nothing.",
-            examples=["platform"],
+            examples=["simulated-platform"],
         ),
     ] = None
     state: Annotated[

@@ -134,7 +134,7 @@ def _node(config: ParticipantConfig) -> Iterator[Finding]:
 
 
 def _trainer(config: TrainerConfig) -> Iterator[Finding]:
-    yield from machine.check_tee(needed=config.platform_credentials is None)
+    yield from _platform(config.platform_credentials)
     yield from machine.check_gpu()
     yield machine.check_secret_file("pairing", config.pairing)
     yield machine.check_file("train", config.train)
@@ -168,11 +168,18 @@ def _coordinator(config: CoordinatorConfig) -> Iterator[Finding]:
 
 
 def _aggregator(config: AggregatorConfig) -> Iterator[Finding]:
-    yield from machine.check_tee(needed=config.platform_credentials is None)
+    yield from _platform(config.platform_credentials)
     yield machine.check_disk("state", config.state)
     yield from _listening(config.http)
     yield from _outward(config.manifest, config.relay, config.relay_ca)
     yield machine.check_secret_file("superexec_secret", config.superexec_secret)
+
+
+def _platform(credentials: Path | None) -> Iterator[Finding]:
+    yield from machine.check_tee(needed=credentials is None)
+    if credentials is not None:
+        yield machine.check_secret_file("platform_credentials", credentials)
+        yield machine.warn("tee", "simulated attestation protects nothing", "use made-up data only")
 
 
 def _listening(http: Address | None) -> Iterator[Finding]:

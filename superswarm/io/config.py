@@ -125,12 +125,12 @@ def gather(
         value = (
             [part.strip() for part in text.split(",") if part.strip()] if is_list(model.model_fields[name]) else text
         )
-        settings[name] = Setting(_resolve(model, name, value, Path()), variable)
+        settings[name] = Setting(_resolve(model, name, value, Path.cwd()), variable)
     for name, given in (flags or {}).items():
         if name not in model.model_fields:
             raise TypeError(f"{model.__name__} has no field {name}")  # our bug
         if given is not None:
-            settings[name] = Setting(_resolve(model, name, given, Path()), f"--{name.replace('_', '-')}")
+            settings[name] = Setting(_resolve(model, name, given, Path.cwd()), f"--{name.replace('_', '-')}")
     return settings
 
 
@@ -152,11 +152,12 @@ def _from_file(model: type[Config], file: Path) -> dict[str, Setting]:
         raise Misconfigured(f"{file} is not TOML: {error}") from None
     if unknown := sorted(set(data) - set(model.model_fields)):
         raise Misconfigured(f"{file} sets {', '.join(unknown[:8])}, which is no setting; {_allowed(model)}")
-    return {name: Setting(_resolve(model, name, value, file.parent), str(file)) for name, value in data.items()}
+    base = file.absolute().parent
+    return {name: Setting(_resolve(model, name, value, base), str(file)) for name, value in data.items()}
 
 
 def _resolve(model: type[Config], name: str, value: object, base: Path) -> object:
-    """Make a path absolute to where it was written; leave everything else as it is."""
+    """Make a path absolute, from where it was written; leave everything else as it is."""
     field = model.model_fields[name]
     if not isinstance(value, str | Path) or not (is_path(field) or _looks_like_path(field, value)):
         return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -38,8 +40,11 @@ class _Late:
 
 
 def warn_simulated() -> None:
-    """Say loudly, at start, that simulated evidence protects nothing."""
-    messages().print(Panel(Text(SIMULATED, style="bold"), border_style="red", expand=False))
+    """Say loudly, at start, that simulated evidence protects nothing; in the log where nobody watches."""
+    if messages().is_terminal and os.environ.get("SUPERSWARM_LOG_FORMAT") != "json":
+        messages().print(Panel(Text(SIMULATED, style="bold"), border_style="red", expand=False))
+    else:
+        logging.getLogger(__name__).warning(SIMULATED)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -115,8 +115,12 @@ def _keep(details: str) -> Path | None:
 
 
 def forbid_core_dumps() -> None:
-    """Keep memory out of core files. A kernel that pipes cores to a program ignores this limit: see `doctor`."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Keep memory out of core files, for this process and those that it starts.
+
+    A limit of 1 byte and not 0: where cores are piped to a program, Linux looks at the limit for this value only
+    (fs/coredump.c). No core fits into it either.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def install_hooks() -> None:

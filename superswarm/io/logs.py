@@ -17,6 +17,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import PurePath
@@ -81,7 +82,8 @@ def safe(value: object) -> Any:
         case Digest() | Measurement() | PurePath():
             return safe(str(value))
         case str():
-            return printable(value) if len(value) <= TEXT_CHARACTERS else f"<text of {len(value)} characters>"
+            fits = len(value) <= TEXT_CHARACTERS
+            return printable(value).replace("\n", r"\n") if fits else f"<text of {len(value)} characters>"
         case bytes() | bytearray() | memoryview():
             return f"<{len(value)} bytes>"
         case BaseException():
@@ -118,7 +120,10 @@ def entry(record: logging.LogRecord, program: str, *, confidential: bool) -> dic
 def _message(record: logging.LogRecord) -> str:
     """Our own record's text, its arguments redacted like fields."""
     arguments = tuple(safe(one) for one in record.args) if isinstance(record.args, tuple) else ()
-    return str(record.msg) % arguments if arguments else str(record.msg)
+    try:
+        return str(record.msg) % arguments if arguments else str(record.msg)
+    except (TypeError, ValueError):  # a number was expected where bytes or a text became their size
+        return str(record.msg)
 
 
 def _library_message(record: logging.LogRecord) -> str:
@@ -155,20 +160,24 @@ class HumanFormatter(JsonFormatter):
 def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    plain = isinstance(value, str) and not set(value) & set(' ="')
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 class _Handler(logging.Handler):
     """Writes to standard error, as the stream is at that moment; in colour on a terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = self.format(record)
+        with suppress(OSError, ValueError):  # a log that nobody reads any more must not end the program
+            self._write(self.format(record), record.levelname.lower())
+
+    def _write(self, line: str, level: str) -> None:
         if type(self.formatter) is HumanFormatter and sys.stderr.isatty():
             from rich.text import Text
 
             from superswarm.io.console import messages
 
-            messages().print(Text(line, style=COLOURS.get(record.levelname.lower(), "")))
+            messages().print(Text(line, style=COLOURS.get(level, "")))
         else:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()

@@ -122,15 +122,16 @@ def _exempt(host: str, exempt: list[str]) -> bool:
 
 
 def check_core_dumps(root: Path = Path("/")) -> Finding:
-    """Whether a crash could write memory to disk. Every program sets its own limit to 0, which a pipe ignores."""
+    """Whether a crash could write memory to disk. Programs set a limit that files and pipes obey, sockets not."""
     try:
         pattern = (root / "proc/sys/kernel/core_pattern").read_text().strip()
     except OSError:
         return warn("memory", "cannot read the kernel's core_pattern", "make sure that core dumps are off")
-    if pattern.startswith("|"):
-        handler = pattern[1:].split(" ")[0]
-        do = "sysctl -w kernel.core_pattern=core on the machine of a node, or configure that program to keep nothing"
-        return warn("memory", f"the kernel pipes core dumps to {handler}, which could keep a program's memory", do)
+    if pattern.startswith("@"):
+        do = "sysctl -w kernel.core_pattern=core, or make sure that whoever listens there keeps nothing"
+        return warn(
+            "memory", f"the kernel sends core dumps to the socket {pattern}: they hold a program's memory", do
+        )
     return good("memory", "core dumps are off for superswarm's programs")
 
 

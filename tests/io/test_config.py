@@ -52,7 +52,7 @@ def test_the_environment_can_name_the_file(file: Path) -> None:
 
 def test_paths_start_where_they_are_written(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert load(file).state == file.parent / "here"
-    assert load(file, {"state": "there"}).state == Path("there")
+    assert load(file, {"state": "there"}).state == Path.cwd() / "there"
     assert load(file, SUPERSWARM_COORDINATOR_STATE="/there").state == Path("/there")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load(file, {"state": "~/relay"}).state == tmp_path / "relay"

@@ -9,10 +9,18 @@ from superswarm.io import console
 
 def test_results_and_remarks_go_to_different_streams(capsys: pytest.CaptureFixture[str]) -> None:
     console.output().print("result")
+    console.messages().print("remark")
+    assert capsys.readouterr() == ("result\n", "remark\n")
+
+
+def test_simulation_is_said_where_somebody_will_see_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     console.warn_simulated()
-    out, err = capsys.readouterr()
-    assert out == "result\n"
-    assert "protects nothing" in err
+    assert [record.message for record in caplog.records] == [console.SIMULATED]
+    monkeypatch.setattr(type(console.messages()), "is_terminal", True)
+    console.warn_simulated()
+    assert console.SIMULATED in capsys.readouterr().err
 
 
 def test_a_table_shows_cells_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

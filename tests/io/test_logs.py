@@ -80,7 +80,7 @@ def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         (Digest.of(b""), str(Digest.of(b""))),
         (Role.TRAINER, "trainer"),
         (Path("/model"), "/model"),
-        ("a\x1b[2Jb\nc", "a\N{REPLACEMENT CHARACTER}[2Jb\nc"),
+        ("a\x1b[2Jb\nc", "a\N{REPLACEMENT CHARACTER}[2Jb\\nc"),
         (True, True),
         (None, None),
     ],

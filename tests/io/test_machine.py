@@ -81,13 +81,13 @@ def test_proxies_that_catch_our_traffic(environment: dict[str, str], caught: lis
 def test_core_dumps_and_swap(tmp_path: Path) -> None:
     kernel = tmp_path / "proc/sys/kernel"
     kernel.mkdir(parents=True)
-    (kernel / "core_pattern").write_text("|/usr/lib/systemd/systemd-coredump %P\n")
+    (kernel / "core_pattern").write_text("@/run/coredump.socket\n")
     (tmp_path / "proc/swaps").write_text("Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n")
     core, swap = machine.check_core_dumps(tmp_path), machine.check_swap(tmp_path)
     assert (core.level, swap.level) == (Level.WARNING, Level.WARNING)
-    assert "systemd-coredump" in core.what
+    assert "/run/coredump.socket" in core.what
     assert "/dev/sda2" in swap.what
-    (kernel / "core_pattern").write_text("core\n")
+    (kernel / "core_pattern").write_text("|/usr/lib/systemd/systemd-coredump %P\n")
     (tmp_path / "proc/swaps").write_text("Filename Type Size Used Priority\n/dev/zram0 partition 1 0 100\n")
     assert machine.check_core_dumps(tmp_path).level is Level.OK
     assert machine.check_swap(tmp_path).level is Level.OK

@@ -351,12 +351,12 @@ def try_subsets(tally: Tally, rng: random.Random, current: ApprovedManifest, new
         if verdict.allows(signers, accepting):
             tally.accept(succeed, current, signed)
         elif verdict.veto - signers:
-            tally.refuse("owner's asset without the owner", succeed, current, signed, NotApproved)
+            tally.refuse("owner's asset without the owner", succeed, current, signed, expected=(NotApproved,))
             if len(signers) == len(verdict.voters) - 1 and not (verdict.must - verdict.veto) - signers:
                 with pytest.raises(OwnerVeto):
                     succeed(current, signed)
         elif verdict.must - signers:
-            tally.refuse("entry changed without its member", succeed, current, signed, NotApproved)
+            tally.refuse("entry changed without its member", succeed, current, signed, expected=(NotApproved,))
         elif verdict.enter - accepting:
             tally.refuse("entering without acceptance", succeed, current, signed, expected=(NotApproved,))
         else:

@@ -26,7 +26,7 @@ name = "superswarm"
 version = "{__version__}"
 description = "Carries no code: superswarm's executors run only what is installed."
 license = {{ file = "LICENSE" }}
-dependencies = []
+dependencies = ["flwr>={flwr_version}"]
 
 [tool.flwr.app]
 publisher = "superswarm"

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias
 
-from flwr.app import Error as FlowerErrorReply
-from flwr.app import Message, RecordDict
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.app import Message, Metadata, RecordDict
+from flwr.app.message import make_message
+from flwr.common.constant import SUPERLINK_NODE_ID, SubStatus
 from flwr.common.serde import message_from_proto, user_config_from_proto
 from flwr.proto.runtime_pb2 import (
     GetNodesRequest,
@@ -29,7 +30,6 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import TaskType
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
 
 from coordinator.mailroom import Delivery, Letter, Mailroom
 from superswarm.errors import Error, Malformed, RunStopped, Unavailable
@@ -114,7 +114,19 @@ class GridMailroom:
             if not KIND.fullmatch(letter.kind):
                 raise ValueError(f"not a kind of message: {letter.kind!r}")
             record = to_record(letter.parcel, body=bodies[id(letter.parcel.body)])
-            messages.append(Message(record, letter.peer, f"query.{letter.kind}", ttl=ttl))
+            metadata = Metadata(
+                run_id=self._grid.run.run_id,
+                message_id="",
+                src_node_id=SUPERLINK_NODE_ID,
+                dst_node_id=letter.peer,
+                reply_to_message_id="",
+                group_id="",
+                created_at=time.time(),
+                ttl=ttl,
+                message_type=f"query.{letter.kind}",
+            )
+            metadata.delivered_at = ""
+            messages.append(make_message(metadata, content=record))  # Message() would read its run from a global
         return messages
 
     def _issue(self, peer: int, message_id: str | None) -> str:
@@ -227,9 +239,7 @@ class RelayGrid(Grid):
             return None  # an outage: what came is kept
         except Malformed as error:
             log.warning("a reply cannot be read: %s", error)
-            return Message(
-                FlowerErrorReply(ErrorCode.MESSAGE_UNAVAILABLE, error.code), reply_to=_as_request(announced)
-            )
+            return announced  # its metadata: a reply without a parcel is a failed one
         return message
 
 
@@ -256,8 +266,6 @@ def _work(endpoint: RelayEndpoint, token: str, run: Program) -> None:
         with Heartbeat(client) as heartbeat:
             task = call(client.PullTaskInput, PullTaskInputRequest())
             grid = RelayGrid(client, Run.create_empty(run_id=task.run.run_id), heartbeat)
-            TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id  # Message() reads these
-            TaskIdentity.node_id = SUPERLINK_NODE_ID
             try:
                 code = _outcome(run, GridMailroom(grid), str(task.run.run_id), _texts(task.run.override_config))
             finally:

@@ -141,9 +141,7 @@ class Relay:
         except Error:
             tally = None
         yield GaugeMetricFamily("superswarm_relay_up", "1 if the relay answers.", value=int(tally is not None))
-        yield GaugeMetricFamily(
-            "superswarm_relay_restarts", "Times the SuperLink ended and was restarted.", self.restarts
-        )
+        yield GaugeMetricFamily("superswarm_relay_restarts", "Times the SuperLink was restarted.", self.restarts)
         if tally is None:
             return
         for name, text, value in (

@@ -22,7 +22,6 @@ from flwr.common.serde import message_from_proto
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullTaskInputRequest, PushTaskOutputRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
 
 from superswarm.errors import Error, Malformed, RunStopped, Unavailable
 from superswarm.io.parcels import from_record, to_record
@@ -71,7 +70,6 @@ def _work(endpoint: SuperNodeEndpoint, token: str, handle: Handler, pool: Thread
 def _answer(client: RuntimeHttpClient, handle: Handler, pool: ThreadPoolExecutor) -> None:
     task = call(client.PullTaskInput, PullTaskInputRequest())
     run, node = int(task.run.run_id), int(task.context.node_id)
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, run, node  # Message() reads these
     pulled = call(client.PullMessages, PullAppMessagesRequest())
     if len(pulled.messages_list) != 1 or len(pulled.message_object_trees) != 1:
         raise Malformed("a task has no message")

@@ -43,7 +43,7 @@ class SuperNodeSettings:
 
 
 def enroll(key: Path) -> str:
-    """Make, or keep, a SuperNode's key; return the public line that the operator registers (`KEY.pub` holds it too)."""
+    """Make, or keep, a SuperNode's key; return the public line that the operator registers (also in `KEY.pub`)."""
     key.parent.mkdir(parents=True, exist_ok=True)
     return node_key(key)
 

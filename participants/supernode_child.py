@@ -35,7 +35,8 @@ def quicken() -> None:
     import flwr.supernode.start_client_internal as loop
 
     polls: list[HeldPolls] = []
-    create_app, pull, pull_objects = api.create_app, loop._pull_and_store_message, loop.pull_objects
+    create_app, pull = api.create_app, loop._pull_and_store_message
+    pull_objects, client = vars(loop)["pull_objects"], vars(connection)["FleetHttpClient"]
 
     def create_held_app(*args: Any, **kwargs: Any) -> HeldPolls:
         polls.append(hold_tasks(create_app(*args, **kwargs)))
@@ -46,13 +47,13 @@ def quicken() -> None:
         if run is not None:
             for held in polls:
                 held.wake_from_thread(TASKS)
-        return run  # type: ignore[no-any-return]
+        return run
 
     replace(api, "create_app", create_held_app)
     replace(loop, "_pull_and_store_message", pull_and_wake)
     replace(loop, "pull_objects", functools.partial(pull_objects, initial_backoff=0.05, backoff_cap=0.5))
     replace(loop, "time", ShortSleeps)
-    replace(connection, "FleetHttpClient", patient(connection.FleetHttpClient))
+    replace(connection, "FleetHttpClient", patient(client))
 
 
 def hold_tasks(app: Any) -> HeldPolls:

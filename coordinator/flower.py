@@ -34,17 +34,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from coordinator.mailroom import Delivery, Letter, Mailroom
 from superswarm.errors import Error, Malformed, RunStopped, Unavailable
 from superswarm.io.parcels import from_record, sealed_array, to_record
-from superswarm.io.runtime import (
-    PARALLEL,
-    Arrival,
-    Heartbeat,
-    RuntimeEndpoint,
-    acquire,
-    call,
-    connect,
-    push,
-    set_wait,
-)
+from superswarm.io.runtime import PARALLEL, Arrival, Connection, Heartbeat, RuntimeEndpoint, acquire, call, push
 from superswarm.io.traces import place
 from superswarm.wire import Parcel
 
@@ -165,7 +155,6 @@ class RelayGrid(Grid):
         self._client, self._run, self._heartbeat = client, run, heartbeat
         self._arriving: dict[str, tuple[Message, Arrival]] = {}  # by the ticket that it answers
         self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="flower-pull")
-        set_wait(client, COLLECT_WAIT_SECONDS)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -250,18 +239,14 @@ def serve(endpoint: RelayEndpoint, run: Program, stop: threading.Event, *, once:
     `run`, every call of the mailroom raises RunStopped once the operator has stopped the run. With `once`, return
     after one run.
     """
-    client = connect(endpoint)
-    try:
-        for token in acquire(client, TaskType.SERVER_APP, stop):
-            _work(endpoint, token, run)
+    with Connection(endpoint) as connection:
+        for token in acquire(connection.executor(), TaskType.SERVER_APP, stop):
+            _work(connection.task(token, wait=COLLECT_WAIT_SECONDS), run)
             if once:
                 return
-    finally:
-        client.close()
 
 
-def _work(endpoint: RelayEndpoint, token: str, run: Program) -> None:
-    client = connect(endpoint, token=token)
+def _work(client: RuntimeHttpClient, run: Program) -> None:
     try:
         with Heartbeat(client) as heartbeat:
             task = call(client.PullTaskInput, PullTaskInputRequest())
@@ -276,8 +261,6 @@ def _work(endpoint: RelayEndpoint, token: str, run: Program) -> None:
         log.info("the run has ended at the relay")
     except (Unavailable, Malformed) as error:
         log.warning("the run's outcome did not reach the relay: %s", error)
-    finally:
-        client.close()
 
 
 def _outcome(run: Program, mailroom: Mailroom, flower_run: str, texts: Mapping[str, str]) -> str:

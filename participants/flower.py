@@ -25,7 +25,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from superswarm.errors import Error, Malformed, RunStopped, Unavailable
 from superswarm.io.parcels import from_record, to_record
-from superswarm.io.runtime import PARALLEL, Arrival, Heartbeat, RuntimeEndpoint, acquire, call, connect, push
+from superswarm.io.runtime import PARALLEL, Arrival, Connection, Heartbeat, RuntimeEndpoint, acquire, call, push
 from superswarm.io.traces import place
 from superswarm.wire import Parcel
 
@@ -44,18 +44,13 @@ def serve(endpoint: SuperNodeEndpoint, handle: Handler, stop: threading.Event) -
     handler's Error leaves as its code; anything else is a bug of ours, leaves as "InternalError", and is logged here
     by its type and place only, since an exception's text may hold data.
     """
-    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="flower-pull") as pool:
-        client = connect(endpoint)
-        try:
-            for token in acquire(client, TaskType.CLIENT_APP, stop):
-                _work(endpoint, token, handle, pool)
-        finally:
-            client.close()
+    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="flower-pull") as pool, Connection(endpoint) as connection:
+        for token in acquire(connection.executor(), TaskType.CLIENT_APP, stop):
+            _work(connection.task(token), handle, pool)
 
 
-def _work(endpoint: SuperNodeEndpoint, token: str, handle: Handler, pool: ThreadPoolExecutor) -> None:
+def _work(client: RuntimeHttpClient, handle: Handler, pool: ThreadPoolExecutor) -> None:
     """Do one task, whatever happens to it; only the operator's Ctrl-C ends the program."""
-    client = connect(endpoint, token=token)
     try:
         with Heartbeat(client):
             _answer(client, handle, pool)
@@ -63,8 +58,6 @@ def _work(endpoint: SuperNodeEndpoint, token: str, handle: Handler, pool: Thread
         log.info("a task ended before its reply was delivered")
     except (Unavailable, Malformed) as error:
         log.warning("a task failed: %s", error)
-    finally:
-        client.close()
 
 
 def _answer(client: RuntimeHttpClient, handle: Handler, pool: ThreadPoolExecutor) -> None:

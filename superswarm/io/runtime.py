@@ -38,7 +38,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, push_objects
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, SuperExecAuthHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
@@ -51,6 +51,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 HEARTBEAT_SECONDS: Final = 10.0  # Flower gives a task up after 60
+FIRST_HEARTBEAT_SECONDS: Final = 2.0  # a short task needs none
 ACQUIRE_WAIT_SECONDS: Final = 2.0  # how long the other end may hold a poll; also how soon a stop is noticed
 IDLE_SECONDS: Final = 0.2  # between polls, where the other end does not hold them
 PATIENCE_SECONDS: Final = 60.0  # how long an outage may last before a call gives up; Flower's runs survive no longer
@@ -71,29 +72,43 @@ class RuntimeEndpoint:
     secret: bytes = field(repr=False)  # the SuperExec secret: by it the other end knows its executor
 
 
-def connect(endpoint: RuntimeEndpoint, *, token: str | None = None) -> RuntimeHttpClient:
-    """Open a client that acquires tasks, or with a token, one that works on a task."""
-    auth = (
-        RuntimeTokenHttpInterceptor(token)
-        if token is not None
-        else SuperExecAuthHttpInterceptor(master_secret=endpoint.secret, protected_methods=frozenset({ACQUIRE}))
-    )
-    client = RuntimeHttpClient(f"https://{endpoint.address}", interceptors=[_Version(), auth])
-    client._client.close()
-    client._client = httpx.Client(
-        verify=_trust(endpoint.authority),
-        timeout=30.0,
-        follow_redirects=False,
-        trust_env=not _is_loopback(endpoint.address),  # a proxy is for the way out
-        headers={"accept-encoding": "identity"},
-        event_hooks={"response": [_cap]},
-    )
-    return client
+class Connection:
+    """HTTP to one Runtime API, kept open from task to task. A context manager."""
 
+    def __init__(self, endpoint: RuntimeEndpoint) -> None:
+        self._url = f"https://{endpoint.address}"
+        self._secret = endpoint.secret
+        self._http = httpx.Client(
+            verify=_trust(endpoint.authority),
+            timeout=30.0,
+            follow_redirects=False,
+            trust_env=not _is_loopback(endpoint.address),  # a proxy is for the way out
+            headers={"accept-encoding": "identity"},
+            event_hooks={"response": [_cap]},
+        )
 
-def set_wait(client: RuntimeHttpClient, seconds: float) -> None:
-    """Ask the other end to hold polls for so long; see `heldpolls`."""
-    client._client.headers[WAIT_HEADER] = str(seconds)
+    def executor(self) -> RuntimeHttpClient:
+        """A client that acquires tasks."""
+        secret = SuperExecAuthHttpInterceptor(master_secret=self._secret, protected_methods=frozenset({ACQUIRE}))
+        return self._client(secret, ACQUIRE_WAIT_SECONDS)
+
+    def task(self, token: str, *, wait: float = 0.0) -> RuntimeHttpClient:
+        """A client that works on one task; the other end may hold its polls for `wait` seconds (see `heldpolls`)."""
+        return self._client(RuntimeTokenHttpInterceptor(token), wait)
+
+    def _client(self, auth: ProtobufClientInterceptor, wait: float) -> RuntimeHttpClient:
+        client = RuntimeHttpClient(self._url, interceptors=[_Headers(wait), auth], verify=False)  # replaced below
+        client._client.close()
+        client._client = self._http
+        return client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
 
 
 def acquire(client: RuntimeHttpClient, task_type: str, stop: threading.Event) -> Iterator[str]:
@@ -101,7 +116,6 @@ def acquire(client: RuntimeHttpClient, task_type: str, stop: threading.Event) ->
 
     Raises Misconfigured where waiting will not help: the secret or the TLS authority is wrong.
     """
-    set_wait(client, ACQUIRE_WAIT_SECONDS)
     failures = 0
     while not stop.is_set():
         began = time.monotonic()
@@ -171,7 +185,7 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        pause = 0.0
+        pause = FIRST_HEARTBEAT_SECONDS
         while not self._stop.wait(pause):
             pause = HEARTBEAT_SECONDS
             try:
@@ -179,7 +193,7 @@ class Heartbeat:
             except httpx.HTTPStatusError as error:
                 known = error.response.status_code not in (401, 403)
                 pause = 1.0
-            except (httpx.HTTPError, ValueError, RuntimeError):  # RuntimeError: the client was closed meanwhile
+            except (httpx.HTTPError, ValueError):
                 known, pause = True, 1.0
             if not known:
                 self.gone.set()
@@ -300,11 +314,12 @@ def _refuse_repetition(contents: dict[str, bytes]) -> None:
             raise TooLarge("a message's array is larger than a parcel may be")
 
 
-class _Version:
-    """Tells the other end our Flower version, as Flower does; ignores what it says of it."""
+class _Headers:
+    """Tells the other end our Flower version, as Flower does, and how long we wait; ignores what it answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, wait: float) -> None:
         self._headers = dict(RuntimeVersionMetadata.from_local_component("superswarm").as_metadata())
+        self._headers[WAIT_HEADER] = str(wait)
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         context.request.headers.update(self._headers)
@@ -364,15 +379,3 @@ def _raise_if_hopeless(error: Exception) -> None:
 
 def _backoff(attempt: int) -> float:
     return BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)]
-
-
-__all__ = [
-    "Arrival",
-    "Heartbeat",
-    "RuntimeEndpoint",
-    "acquire",
-    "call",
-    "connect",
-    "push",
-    "set_wait",
-]

@@ -7,8 +7,8 @@ a path that an upgrade adds is closed until somebody opens it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.proto.runtime_pb2 import (
@@ -17,6 +17,7 @@ from flwr.proto.runtime_pb2 import (
     PushAppMessagesRequest,
 )
 from google.protobuf.message import DecodeError
+from starlette.middleware import Middleware
 
 from superswarm.io.heldpolls import App, HeldPolls, Receive, Scope, Send, Topic
 
@@ -56,6 +57,15 @@ PUBLIC: Final = frozenset(
         ),
     }
 )
+CONTROL_LAYERS: Final = frozenset(
+    {
+        "ControlSensitiveResponseMiddleware",
+        "ControlAuthenticationMiddleware",
+        "ControlLicenseMiddleware",
+        "ControlEventLogMiddleware",
+    }
+)
+IDLE_LAYERS: Final = frozenset({"RuntimeTracingMiddleware", "FleetEventLogMiddleware"})
 START_RUN: Final = "/v1/control/start-run"
 TASKS: Final = "tasks"
 REPLIES: Final = "replies"
@@ -77,6 +87,31 @@ class PublicGate:
             await send({"type": "http.response.body", "body": b""})
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+
+class OnlyControl:
+    """Runs a middleware for the Control API only."""
+
+    def __init__(self, app: App, inner: Callable[..., App], *args: Any, **kwargs: Any) -> None:
+        self._app, self._inner = app, inner(app, *args, **kwargs)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        control = scope["type"] != "http" or scope["path"].startswith("/v1/control/")
+        await (self._inner if control else self._app)(scope, receive, send)
+
+
+def shorten(layers: list[Middleware]) -> None:
+    """Keep the SuperLink's Control layers from the calls that they are not for: there are many, and each costs.
+
+    Six of the nine layers around every call concern the Control API, or event logs and tracing, which are off here.
+    """
+    layers[:] = [
+        Middleware(OnlyControl, layer.cls, *layer.args, **layer.kwargs)
+        if getattr(layer.cls, "__name__", "") in CONTROL_LAYERS
+        else layer
+        for layer in layers
+        if getattr(layer.cls, "__name__", "") not in IDLE_LAYERS
+    ]
 
 
 def held(app: App) -> HeldPolls:

@@ -20,6 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import uvicorn
+
+from coordinator.gate import PublicGate, held, shorten
+from superswarm.io.heldpolls import App
+
 CONTROL_SOCKET: Final = "control.sock"
 GRACE_SECONDS: Final = 3
 BACKLOG: Final = 2048
@@ -72,15 +77,13 @@ def main() -> None:
 
     logging.getLogger("flwr").setLevel(logging.WARNING)
     app = create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
-    asyncio.run(_serve(app, settings))
+    shorten(app.user_middleware)
+    with asyncio.Runner(loop_factory=uvicorn.Config(app).get_loop_factory()) as runner:  # uvloop, where installed
+        runner.run(_serve(app, settings))
 
 
-async def _serve(app: object, settings: Settings) -> None:
-    import uvicorn
-
-    from coordinator.gate import PublicGate, held
-
-    polls = held(app)  # type: ignore[arg-type]
+async def _serve(app: App, settings: Settings) -> None:
+    polls = held(app)
 
     class Server(uvicorn.Server):
         """A uvicorn server that leaves signals to us: there are two of them."""

@@ -54,7 +54,9 @@ class Attempt:
             devices=ev.device_digest,
         )
 
-    def vouch(self, role: Role, subject: MemberId | None, voucher: MemberId, session: Digest, nonce: bytes, at: int) -> Vouch:
+    def vouch(
+        self, role: Role, subject: MemberId | None, voucher: MemberId, session: Digest, nonce: bytes, at: int
+    ) -> Vouch:
         """The vouch that `voucher` gives, or must have given, for these session keys."""
         return Vouch(
             manifest=self.manifest.digest,

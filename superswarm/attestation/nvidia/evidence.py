@@ -1,0 +1,45 @@
+"""One device's evidence as it travels in `Evidence.devices`: its report, and what is needed to judge it offline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from superswarm.errors import Malformed, TooLarge
+from superswarm.values import LIMITS
+from superswarm.wire import join, pack, split, unpack_list
+
+FORMAT = "superswarm/v1/nvidia-device"
+MANIFESTS = 4
+DEVICES = 64  # attached to one machine: GPUs and switches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEvidence:
+    """Report, certificate chain, reference manifests and stapled revocation answers. Proves nothing."""
+
+    report: bytes  # SPDM request and response
+    chain: bytes  # PEM, the device's certificate first
+    manifests: tuple[bytes, ...] = ()  # XML
+    staples: tuple[bytes, ...] = ()  # DER CRLs and OCSP responses, of the device's and the manifests' chains
+
+    def to_bytes(self) -> bytes:
+        return pack(FORMAT, self.report, self.chain, join(self.manifests), join(self.staples))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Invert `to_bytes`. Raises Malformed, or TooLarge over the limit."""
+        match unpack_list(data, limit=LIMITS.evidence_bytes):
+            case [str(name), bytes(report), bytes(chain), bytes(manifests), bytes(staples)] if name == FORMAT:
+                return cls(
+                    report=report, chain=chain, manifests=_few(split(manifests)), staples=tuple(split(staples))
+                )
+            case _:
+                raise Malformed("not the evidence of an NVIDIA device")
+
+
+def _few(manifests: Sequence[bytes]) -> tuple[bytes, ...]:
+    if len(manifests) > MANIFESTS:
+        raise TooLarge(f"a device has at most {MANIFESTS} reference manifests")
+    return tuple(manifests)

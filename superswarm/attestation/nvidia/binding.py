@@ -67,7 +67,9 @@ def appraise_devices(
         return ()
     # (3) Each device is genuine, answers this challenge, and runs firmware that is published and accepted.
     nonce = device_nonce(binding)
-    judged = tuple(_appraise(DeviceEvidence.parse(raw), nonce, policy, at, roots) for raw in evidence.devices)
+    judged = tuple(
+        appraise_device(DeviceEvidence.parse(raw), nonce, policy, at=at, roots=roots) for raw in evidence.devices
+    )
     if policy.required and all(device.identity.architecture.is_switch for device in judged):
         raise rejected(Fault(Reason.GPU_REQUIRED, "the manifest asks for a GPU, and the evidence has none"))
     # (4) No device counts twice, and plaintext between GPUs passes only through switches that are appraised too.
@@ -77,7 +79,10 @@ def appraise_devices(
     return judged
 
 
-def _appraise(evidence: DeviceEvidence, nonce: bytes, policy: NvidiaPolicy, at: int, roots: Roots) -> JudgedDevice:
+def appraise_device(
+    evidence: DeviceEvidence, nonce: bytes, policy: NvidiaPolicy, *, at: int, roots: Roots = NVIDIA
+) -> JudgedDevice:
+    """Verify one device's evidence, compare its nonce, and judge it. Raises as `appraise_devices` does."""
     device = verify_device(evidence.report, evidence.chain, at=at, staples=evidence.staples, roots=roots)
     if not hmac.compare_digest(device.report.nonce, nonce):
         raise BindingMismatch("a device's report answers another challenge, or another machine's")

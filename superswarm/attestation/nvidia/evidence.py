@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -37,6 +37,19 @@ class DeviceEvidence:
                 )
             case _:
                 raise Malformed("not the evidence of an NVIDIA device")
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> Self:
+        """Read what a folder holds: report.bin, chain.pem, *.xml and *.swidtag manifests, *.der staples."""
+        if "report.bin" not in files or "chain.pem" not in files:
+            raise Malformed("a device's evidence needs report.bin and chain.pem")
+        named = sorted(files.items())
+        return cls(
+            report=files["report.bin"],
+            chain=files["chain.pem"],
+            manifests=_few([data for name, data in named if name.endswith((".xml", ".swidtag"))]),
+            staples=tuple(data for name, data in named if name.endswith(".der")),
+        )
 
 
 def _few(manifests: Sequence[bytes]) -> tuple[bytes, ...]:

@@ -17,7 +17,10 @@ ELEMENTS = 4096
 DEPTH = 16
 ATTRIBUTES = 64  # of one element, namespace declarations included
 
-DECLARATION = re.compile(r"<\?xml[^>]*?(?:encoding\s*=\s*[\"']([A-Za-z0-9._-]+)[\"'][^>]*?)?\?>")
+DECLARATION = re.compile(
+    r"<\?xml\s+version=[\"']1\.0[\"'](?:\s+encoding=[\"']utf-8[\"'])?(?:\s+standalone=[\"'](?:yes|no)[\"'])?\s*\?>",
+    re.IGNORECASE,
+)
 FORBIDDEN = re.compile(r"<!(?!--)|<\?xml-stylesheet|\0")
 
 
@@ -29,9 +32,8 @@ def parse_xml(data: bytes) -> etree._Element:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise Malformed("an XML document is not UTF-8") from None
-    declaration = DECLARATION.match(text)
-    if declaration and (declaration.group(1) or "utf-8").lower() != "utf-8":
-        raise Malformed("an XML document declares another encoding than UTF-8")
+    if text.startswith("\ufeff") or (text.startswith("<?xml") and not DECLARATION.match(text)):
+        raise Malformed("an XML document is not declared as XML 1.0 in UTF-8, or begins with a byte order mark")
     if FORBIDDEN.search(text):
         raise Malformed("an XML document has a document type, CDATA, a stylesheet or a NUL")
     pieces = text.split("<")  # each has at most one tag

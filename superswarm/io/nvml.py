@@ -1,7 +1,7 @@
 """What NVIDIA's management library (NVML) says of this machine's GPUs, and the evidence that they give through it.
 
-Structures and values are those of nvml.h (CUDA 12.4 and later, group "Confidential Computing"). The library comes with the
-driver, so it is loaded where it is and asked by ctypes; `Library` is what a test puts in its place.
+Structures and values are those of nvml.h (CUDA 12.4 and later, group "Confidential Computing"). The library comes
+with the driver, so it is loaded where it is and asked by ctypes; `Library` is what a test puts in its place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A vendor of GPUs for tests: its own device and reference roots, SPDM reports, and signed reference manifests.
 
-Everything has the structure that NVIDIA's devices and documents have; only the roots differ, so it verifies through the
-same code under `Vendor.roots` and nowhere else.
+Everything has the structure that NVIDIA's devices and documents have; only the roots differ, so it verifies through
+the same code under `Vendor.roots` and nowhere else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from signxml import methods
 from signxml.algorithms import CanonicalizationMethod
 from signxml.signer import XMLSigner
 
-from superswarm.attestation.nvidia.certificates import spki_digest
 from superswarm.attestation.nvidia.evidence import DeviceEvidence
 from superswarm.attestation.nvidia.identity import (
     COMPOSITE_DEVICE_ID,
@@ -38,6 +37,7 @@ from superswarm.attestation.nvidia.identity import (
 )
 from superswarm.attestation.nvidia.roots import Roots
 from superswarm.attestation.nvidia.spdm import OpaqueType
+from superswarm.values import Digest
 
 NOON = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
 AT = int(NOON.timestamp())
@@ -139,6 +139,11 @@ def tcb_info(fwid: bytes = FWID, flags: bytes = b"\x80\0\0\x01") -> x509.Unrecog
 def device_names(product: str, serial: str) -> x509.SubjectAlternativeName:
     text = asn1.encode_der(f"NVIDIA:{product}:{serial}")
     return x509.SubjectAlternativeName([x509.OtherName(DEVICE_INFO, text)])
+
+
+def spki_digest(certificate: x509.Certificate) -> Digest:
+    key = certificate.public_key()
+    return Digest.of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def pem(chain: tuple[x509.Certificate, ...]) -> bytes:

@@ -16,8 +16,10 @@ from cryptography import x509
 from cryptography.hazmat import asn1
 from cryptography.x509.oid import ObjectIdentifier
 
-from superswarm.attestation.nvidia.certificates import Chain, extension, point
+from superswarm.attestation.certificates import Certificate
+from superswarm.attestation.nvidia.chain import Chain, extension, point
 from superswarm.attestation.reasons import Fault, Reason, rejected
+from superswarm.errors import EvidenceRejected
 
 DEVICE_INFO: Final = ObjectIdentifier("1.3.6.1.4.1.412.274.1")
 COMPOSITE_DEVICE_ID: Final = ObjectIdentifier("2.23.133.5.4.1")
@@ -108,7 +110,7 @@ def identify(chain: Chain) -> Identity:
     )
 
 
-def _names(leaf: x509.Certificate) -> tuple[str, str]:
+def _names(leaf: Certificate) -> tuple[str, str]:
     alternative = extension(leaf, x509.SubjectAlternativeName)
     found = [
         name.value for name in (alternative or ()) if isinstance(name, x509.OtherName) and name.type_id == DEVICE_INFO
@@ -126,21 +128,17 @@ def _names(leaf: x509.Certificate) -> tuple[str, str]:
 
 
 def _firmware(chain: Chain) -> tuple[bytes, frozenset[int]]:
-    found = [
-        (e.oid, e.value.value)
-        for e in chain[0].extensions
-        if e.oid in (COMPOSITE_DEVICE_ID, TCB_INFO) and isinstance(e.value, x509.UnrecognizedExtension)
-    ]
-    if len(found) != 1:
+    extensions = chain[0].extensions
+    composite, info = extensions.get(COMPOSITE_DEVICE_ID.dotted_string), extensions.get(TCB_INFO.dotted_string)
+    if (composite is None) == (info is None):
         raise _refused("the device's certificate does not have exactly one DICE extension")
-    oid, raw = found[0]
     try:
-        return _tcb_info(raw) if oid == TCB_INFO else _composite(raw, chain[1])
+        return _tcb_info(info) if info is not None else _composite(composite or b"", chain[1])
     except ValueError:
         raise _refused("the certificate's DICE extension does not parse") from None
 
 
-def _composite(raw: bytes, issuer: x509.Certificate) -> tuple[bytes, frozenset[int]]:
+def _composite(raw: bytes, issuer: Certificate) -> tuple[bytes, frozenset[int]]:
     composite = asn1.decode_der(CompositeDeviceId, raw)
     if composite.version != 1 or composite.device.point.as_bytes() != point(issuer):
         raise _refused("the CompositeDeviceID is not version 1, or names another device key than the issuer's")
@@ -162,5 +160,5 @@ def _digest(fwid: Fwid) -> bytes:
     return fwid.digest
 
 
-def _refused(message: str) -> Exception:
+def _refused(message: str) -> EvidenceRejected:
     return rejected(Fault(Reason.CHAIN_INVALID, message))

@@ -17,24 +17,26 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import HashAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from superswarm.attestation.nvidia.certificates import (
-    PARSE_ERRORS,
-    Chain,
-    extension,
-    is_issued_by,
-    p384_key,
-    point,
+from superswarm.attestation.certificates import (
+    Certificate,
+    RevocationList,
+    issued,
+    load_certificate,
+    load_crl,
+    signed_crl,
 )
+from superswarm.attestation.nvidia.chain import Chain, extension, point
 from superswarm.attestation.reasons import Fault, Reason, rejected
-from superswarm.errors import Malformed, TooLarge
+from superswarm.errors import EvidenceRejected, Malformed, TooLarge
 
 STAPLE_BYTES = 64 * 1024
 STAPLES = 16
 
-Staple: TypeAlias = x509.CertificateRevocationList | ocsp.OCSPResponse
+Staple: TypeAlias = RevocationList | ocsp.OCSPResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +67,20 @@ def parse_staple(data: bytes) -> Staple:
     if len(data) > STAPLE_BYTES:
         raise TooLarge(f"a stapled CRL or OCSP response has at most {STAPLE_BYTES} bytes")
     try:
-        crl = x509.load_der_x509_crl(data)
-        _ = (crl.extensions, crl.signature_algorithm_oid, crl.last_update_utc, crl.next_update_utc)
-    except (*PARSE_ERRORS, x509.DuplicateExtension):
+        return load_crl(data)
+    except Malformed:
         return _parse_ocsp(data)
-    return crl
 
 
 def _parse_ocsp(data: bytes) -> ocsp.OCSPResponse:
     try:
         response = ocsp.load_der_ocsp_response(data)
-        if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-            raise Malformed("a stapled OCSP response reports an error of its server")
-        _ = (response.extensions, response.certificates, response.signature_algorithm_oid)
-    except (*PARSE_ERRORS, x509.DuplicateExtension):
+        successful = response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL
+        _ = (response.extensions, response.certificates, list(response.responses)) if successful else None
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
         raise Malformed("a staple is neither a CRL nor an OCSP response") from None
+    if not successful:
+        raise Malformed("a stapled OCSP response reports an error of its server")
     return response
 
 
@@ -107,28 +108,25 @@ def check_revocation(chain: Chain, staples: Sequence[bytes], at: int, *, first: 
     return Revocation(good=good, missing=missing, stale=stale, oldest=oldest)
 
 
-def _answers(staple: Staple, certificate: x509.Certificate, issuer: x509.Certificate, at: int) -> Iterator[Answer]:
-    if isinstance(staple, x509.CertificateRevocationList):
-        if staple.issuer == issuer.subject:
+def _answers(staple: Staple, certificate: Certificate, issuer: Certificate, at: int) -> Iterator[Answer]:
+    if isinstance(staple, RevocationList):
+        if staple.raw.issuer == issuer.raw.subject:
             yield _crl_answer(staple, certificate, issuer)
     else:
         yield from _ocsp_answers(staple, certificate, issuer, at)
 
 
-def _crl_answer(
-    crl: x509.CertificateRevocationList, certificate: x509.Certificate, issuer: x509.Certificate
-) -> Answer:
+def _crl_answer(crl: RevocationList, certificate: Certificate, issuer: Certificate) -> Answer:
     usage = extension(issuer, x509.KeyUsage)
-    if usage is None or not usage.crl_sign or not crl.is_signature_valid(p384_key(issuer)):
+    if usage is None or not usage.crl_sign or not signed_crl(crl, issuer):
         raise _invalid("a stapled CRL is not signed by the authority that it names")
-    if any(e.critical for e in crl.extensions):
-        raise _invalid("a stapled CRL is partial or has a critical extension that is not understood")
-    entry = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
-    return Answer(entry is not None, _seconds(crl.last_update_utc), _optional(crl.next_update_utc))
+    if any(e.critical for e in crl.raw.extensions):
+        raise _invalid("a stapled CRL is partial, or has a critical extension that is not understood")
+    return Answer(certificate.raw.serial_number in crl.serials, crl.this_update, crl.next_update)
 
 
 def _ocsp_answers(
-    response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, at: int
+    response: ocsp.OCSPResponse, certificate: Certificate, issuer: Certificate, at: int
 ) -> Iterator[Answer]:
     single = [answer for answer in response.responses if _is_about(answer, certificate, issuer)]
     if single and not _is_signed_for(response, issuer, at):
@@ -136,42 +134,45 @@ def _ocsp_answers(
     for answer in single:
         if answer.certificate_status is not ocsp.OCSPCertStatus.UNKNOWN:
             revoked = answer.certificate_status is ocsp.OCSPCertStatus.REVOKED
-            yield Answer(revoked, _seconds(answer.this_update_utc), _optional(answer.next_update_utc))
+            following = answer.next_update_utc
+            yield Answer(
+                revoked, _seconds(answer.this_update_utc), None if following is None else _seconds(following)
+            )
 
 
-def _is_about(answer: ocsp.OCSPSingleResponse, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    if answer.serial_number != certificate.serial_number:
+def _is_about(answer: ocsp.OCSPSingleResponse, certificate: Certificate, issuer: Certificate) -> bool:
+    if answer.serial_number != certificate.raw.serial_number:
         return False
-    algorithm = answer.hash_algorithm.name
-    return (
-        hashlib.new(algorithm, issuer.subject.public_bytes()).digest() == answer.issuer_name_hash
-        and hashlib.new(algorithm, point(issuer)).digest() == answer.issuer_key_hash
-    )
+    name, key = (hashlib.new(answer.hash_algorithm.name) for _ in range(2))
+    name.update(issuer.raw.subject.public_bytes())
+    key.update(point(issuer))
+    return name.digest() == answer.issuer_name_hash and key.digest() == answer.issuer_key_hash
 
 
-def _is_signed_for(response: ocsp.OCSPResponse, issuer: x509.Certificate, at: int) -> bool:
+def _is_signed_for(response: ocsp.OCSPResponse, issuer: Certificate, at: int) -> bool:
     """RFC 6960, section 4.2.2.2: the issuer signed, or a certificate that it issued for OCSP signing."""
     return any(_verifies(response, signer) for signer in (issuer, *_delegates(response, issuer, at)))
 
 
-def _delegates(response: ocsp.OCSPResponse, issuer: x509.Certificate, at: int) -> Iterator[x509.Certificate]:
-    for candidate in response.certificates:
+def _delegates(response: ocsp.OCSPResponse, issuer: Certificate, at: int) -> Iterator[Certificate]:
+    for raw in response.certificates:
+        candidate = load_certificate(raw.public_bytes(Encoding.DER))
         usage = extension(candidate, x509.ExtendedKeyUsage)
         if (
             usage is not None
             and ExtendedKeyUsageOID.OCSP_SIGNING in usage
-            and _seconds(candidate.not_valid_before_utc) <= at <= _seconds(candidate.not_valid_after_utc)
-            and is_issued_by(candidate, issuer)
+            and candidate.begins <= at <= candidate.ends
+            and issued(candidate, issuer)
         ):
             yield candidate
 
 
-def _verifies(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
-    key, algorithm = signer.public_key(), _hash(response)
-    if not isinstance(key, ec.EllipticCurvePublicKey) or algorithm is None or algorithm.digest_size < 32:
+def _verifies(response: ocsp.OCSPResponse, signer: Certificate) -> bool:
+    algorithm = _hash(response)
+    if not isinstance(signer.key, ec.EllipticCurvePublicKey) or algorithm is None or algorithm.digest_size < 32:
         return False
     try:
-        key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(algorithm))
+        signer.key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(algorithm))
     except InvalidSignature:
         return False
     return True
@@ -188,9 +189,5 @@ def _seconds(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
-def _optional(moment: datetime | None) -> int | None:
-    return None if moment is None else _seconds(moment)
-
-
-def _invalid(message: str) -> Exception:
+def _invalid(message: str) -> EvidenceRejected:
     return rejected(Fault(Reason.CRL_INVALID, message))

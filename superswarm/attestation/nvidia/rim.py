@@ -20,13 +20,13 @@ from signxml.algorithms import DigestAlgorithm, SignatureMethod
 from signxml.exceptions import SignXMLException
 from signxml.verifier import SignatureConfiguration, XMLVerifier
 
-from superswarm.attestation.nvidia.certificates import (
+from superswarm.attestation.nvidia.chain import (
     Chain,
     check_path,
     check_validity,
     decode_base64,
+    not_after,
     parse_chain,
-    window,
 )
 from superswarm.attestation.nvidia.revocation import Revocation, check_revocation
 from superswarm.attestation.nvidia.roots import NVIDIA, Roots
@@ -96,7 +96,7 @@ def verify_rim(document: bytes, *, at: int, staples: Sequence[bytes] = (), roots
     signed = _signed_element(document, chain, at)
     # (5) What is signed is a reference manifest.
     return VerifiedManifest(
-        manifest=read_manifest(signed), revocation=revocation, root=pinned, not_after=window(chain)[1]
+        manifest=read_manifest(signed), revocation=revocation, root=pinned, not_after=not_after(chain)
     )
 
 
@@ -150,7 +150,7 @@ def _signed_element(document: bytes, chain: Chain, at: int) -> etree._Element:
     )
     try:
         result = XMLVerifier().verify(
-            document, x509_cert=chain[0].public_bytes(Encoding.PEM).decode(), expect_config=configuration
+            document, x509_cert=chain[0].raw.public_bytes(Encoding.PEM).decode(), expect_config=configuration
         )
     except (SignXMLException, etree.LxmlError, ValueError):
         raise rejected(Fault(Reason.SIGNATURE_INVALID, "the reference manifest's signature does not hold")) from None

@@ -10,13 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from superswarm.attestation.nvidia.certificates import (
+from superswarm.attestation.nvidia.chain import (
     Chain,
     check_path,
     check_validity,
+    not_after,
     p384_key,
     parse_pem_chain,
-    window,
 )
 from superswarm.attestation.nvidia.identity import INSECURE_FLAGS, Identity, identify
 from superswarm.attestation.nvidia.revocation import Revocation, check_revocation
@@ -63,7 +63,7 @@ def verify_device(
     if parsed.fwid is not None and parsed.fwid != identity.fwid:
         raise rejected(Fault(Reason.FWID_MISMATCH, "the report names other firmware than the device's certificate"))
     return VerifiedDevice(
-        report=parsed, identity=identity, revocation=revocation, root=root, not_after=window(certificates)[1]
+        report=parsed, identity=identity, revocation=revocation, root=root, not_after=not_after(certificates)
     )
 
 

@@ -40,16 +40,18 @@ class DeviceEvidence:
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes]) -> Self:
-        """Read what a folder holds: report.bin, chain.pem, *.xml and *.swidtag manifests, *.der staples."""
+        """Read what a folder holds: report.bin, chain.pem, manifests and staples."""
         if "report.bin" not in files or "chain.pem" not in files:
             raise Malformed("a device's evidence needs report.bin and chain.pem")
-        named = sorted(files.items())
-        return cls(
-            report=files["report.bin"],
-            chain=files["chain.pem"],
-            manifests=_few([data for name, data in named if name.endswith((".xml", ".swidtag"))]),
-            staples=tuple(data for name, data in named if name.endswith(".der")),
-        )
+        manifests, staples = manifests_and_staples(files)
+        return cls(report=files["report.bin"], chain=files["chain.pem"], manifests=manifests, staples=staples)
+
+
+def manifests_and_staples(files: Mapping[str, bytes]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """A folder's manifests (*.xml, *.swidtag), and its CRLs and OCSP responses (*.der), in the order of their names."""
+    named = sorted(files.items())
+    manifests = [data for name, data in named if name.endswith((".xml", ".swidtag"))]
+    return _few(manifests), tuple(data for name, data in named if name.endswith(".der"))
 
 
 def _few(manifests: Sequence[bytes]) -> tuple[bytes, ...]:

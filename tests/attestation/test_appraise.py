@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from consortia import DATA, approved, member
+from consortia import DATA, TDX_POLICY, approved, member
 from failures import with_qe, with_tcb
 from minting import CODE, NOW, Machine, machine
 
@@ -233,7 +233,7 @@ def test_a_tcb_that_is_not_current_is_refused(mint: Callable[[], Evidence]) -> N
 
 
 def real_manifest() -> ApprovedManifest:
-    workload = {"platforms": ["tdx"], "measurements": [str(CODE)]}
+    workload = {"platforms": ["tdx"], "measurements": [str(CODE)], "policy": {"tdx": TDX_POLICY}}
     return approved(
         *(member(name, DATA, simulated=False) for name in ("alice", "bob", "carol")),
         attestation="real",

@@ -14,7 +14,18 @@ from functools import cache
 from typing import Any
 
 import pytest
-from consortia import digest, grant, kem_key, manifest_data, measurement, member, public_key, quorums, signing_key
+from consortia import (
+    TDX_POLICY,
+    digest,
+    grant,
+    kem_key,
+    manifest_data,
+    measurement,
+    member,
+    public_key,
+    quorums,
+    signing_key,
+)
 
 from superswarm.consortium.approval import ApprovedManifest, SignedManifest, approve, sign_manifest, succeed
 from superswarm.consortium.grant import SignedGrant, approve_grant, sign_grant
@@ -305,7 +316,7 @@ def misplaced(rng: random.Random, current: ApprovedManifest, new: Manifest) -> I
     for party in [*real["members"], real["coordinator"]]:
         party.pop("development_authority")
     for workload in real["workloads"].values():
-        workload["platforms"] = ["tdx"]
+        workload |= {"platforms": ["tdx"], "policy": {"tdx": TDX_POLICY}}
     yield "simulated becomes real", Manifest.from_data(real)
 
 

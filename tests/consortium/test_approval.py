@@ -7,18 +7,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from consortia import (
-    DATA,
-    approved,
-    digest,
-    manifest,
-    measurement,
-    member,
-    quorums,
-    sign_all,
-    signing_key,
-    successor,
-)
 
 import superswarm
 from superswarm.consortium.approval import (
@@ -36,6 +24,18 @@ from superswarm.consortium.rules import CLAUSES, CONSTANT, POSITION, requirement
 from superswarm.crypto.signing import ED25519_SIGNATURE
 from superswarm.errors import BadSignature, Fork, Malformed, NotApproved, OwnerVeto
 from superswarm.values import Digest, MemberId
+from tests.consortia import (
+    DATA,
+    approved,
+    digest,
+    manifest,
+    measurement,
+    member,
+    quorums,
+    sign_all,
+    signing_key,
+    successor,
+)
 
 ALICE, BOB, CAROL, DAVE = (MemberId(name) for name in ("alice", "bob", "carol", "dave"))
 

@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 import pytest
-from consortia import digest, grant, kem_key, manifest_data, measurement, member, public_key, quorums, signing_key
 
 from superswarm.consortium.approval import ApprovedManifest, SignedManifest, approve, sign_manifest, succeed
 from superswarm.consortium.grant import SignedGrant, approve_grant, sign_grant
@@ -23,6 +22,17 @@ from superswarm.consortium.vouch import Vouch, check_vouch, sign_vouch
 from superswarm.crypto.signing import ED25519_SIGNATURE
 from superswarm.errors import Error, Fork, NotApproved, OwnerVeto, Untrusted
 from superswarm.values import Digest, MemberId, Role
+from tests.consortia import (
+    digest,
+    grant,
+    kem_key,
+    manifest_data,
+    measurement,
+    member,
+    public_key,
+    quorums,
+    signing_key,
+)
 
 ILLEGAL = 10_000
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")

@@ -6,7 +6,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from consortia import kem_key, manifest, signing_key
 
 from superswarm.crypto import passphrase as sealing
 from superswarm.crypto.passphrase import open_secret, seal_secret
@@ -22,6 +21,7 @@ from superswarm.io.keystore import (
 )
 from superswarm.values import MemberId
 from superswarm.wire import pack, unpack_list
+from tests.consortia import kem_key, manifest, signing_key
 
 GOOD = "correct horse battery"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from participants.mailbox import Mailbox
@@ -17,12 +17,13 @@ from superswarm.attestation.evidence import NONCE_BYTES, Evidence, SessionKeys, 
 from superswarm.attestation.handshake import Attempt, check_pairing, judge_aggregator, judge_trainer, open_attempt
 from superswarm.attestation.messages import AskVouch, Hello, Here, Refused, Vouched
 from superswarm.consortium.approval import ApprovedManifest
+from superswarm.consortium.documents import load_json
 from superswarm.consortium.vouch import sign_vouch
-from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.letter import Letter, open_letter
-from superswarm.crypto.signing import SigningKey, VerifyingKey
+from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Malformed, NotVouched, OtherManifest
-from superswarm.values import LIMITS, Digest, MemberId, Role
+from superswarm.io.keystore import MemberKeys
+from superswarm.values import LIMITS, Digest, Role
 from superswarm.wire import Parcel, join, party, split
 
 PENDING = 16  # challenges that may be open at once
@@ -39,18 +40,9 @@ class VouchRecord(Protocol):
 class ResultStore(Protocol):
     """Where a node keeps the results it receives, still sealed."""
 
-    def store(self, run: str, container: bytes, signer: VerifyingKey) -> None:
+    def store(self, run: str, container: bytes, signer: VerifyingKey) -> object:
         """Check and keep a container; raises before anything half-written is visible."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class MemberKeys:
-    """A member's private keys; they stay in the node."""
-
-    signing: SigningKey
-    kem: KemKey
-    pairing: bytes = field(repr=False)  # shared with the member's own trainer only
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +61,21 @@ class Node:
     def __init__(
         self,
         *,
-        member: MemberId,
         manifest: ApprovedManifest,
         keys: MemberKeys,
+        pairing_key: bytes | None,
         record: VouchRecord,
         results: ResultStore,
         now: Callable[[], int] = lambda: int(time.time()),
         monotonic: Callable[[], float] = time.monotonic,
         notify: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
-        if manifest.verifying_key(member) != keys.signing.public:
-            raise OtherManifest(f"the manifest gives {member} another signing key than the one at hand")
-        self.member, self.manifest = member, manifest
-        self.mailbox = Mailbox(party(Role.NODE, member))
-        self._keys, self._record, self._results = keys, record, results
+        if manifest.verifying_key(keys.member) != keys.signing.public:
+            raise OtherManifest(f"the manifest gives {keys.member} another signing key than the one at hand")
+        self.member, self.manifest = keys.member, manifest
+        self.mailbox = Mailbox(party(Role.NODE, keys.member))
+        self._keys, self._pairing_key = keys, pairing_key
+        self._record, self._results = record, results
         self._now, self._monotonic, self._notify = now, monotonic, notify
         self._open: dict[bytes, _Challenge] = {}
         self._aggregator: tuple[str, VerifyingKey] | None = None  # run, and the session key vouched for last
@@ -143,6 +136,29 @@ class Node:
         keys, nonces = SessionKeys.parse(ask.trainer_keys), [challenge.aggregator_nonce, mine]
         attempt, evidence, nonce = challenge.attempt, Evidence.parse(ask.trainer_evidence), combine_nonces(nonces)
         # (1) The member started it: it holds the pairing key.
+        if self._pairing_key is None:
+            raise NotVouched("a trainer shows up, but this node has no pairing key: it vouches for none")
+        binding = attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence)
+        check_pairing(self._pairing_key, binding, ask.pairing)
+        # (2) It is the approved code on an approved platform, and these are its keys.
+        judge_aggregator(attempt, challenge.keys, ask.nonces, mine, Evidence.parse(ask.evidence), at)
+        # (3) So is my own trainer, if it is there.
+        trainer = self._judge_own_trainer(ask, challenge, mine, at) if ask.trainer_evidence else b""
+        # (4) It is the only aggregator of this attempt that I ever vouch for; durable before I answer.
+        self._record.claim(attempt.run, attempt.number, challenge.keys.digest)
+        self._aggregator = attempt.run, challenge.keys.signing
+        self._notify("vouched", run=attempt.run, attempt=attempt.number, trainer=bool(trainer))
+        nonce = combine_nonces(list(ask.nonces))
+        vouch = attempt.vouch(Role.AGGREGATOR, None, self.member, challenge.keys.digest, nonce, at)
+        return Vouched(
+            aggregator=sign_vouch(self._keys.signing, vouch, self.manifest.domain),
+            trainer=trainer,
+        )
+
+    def _judge_own_trainer(self, ask: AskVouch, challenge: _Challenge, mine: bytes, at: int) -> bytes:
+        keys, nonces = SessionKeys.parse(ask.trainer_keys), [challenge.aggregator_nonce, mine]
+        attempt, evidence, nonce = challenge.attempt, Evidence.parse(ask.trainer_evidence), combine_nonces(nonces)
+        # (1) The member started it: it holds the pairing key.
         check_pairing(
             self._keys.pairing, attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence), ask.pairing
         )
@@ -165,7 +181,8 @@ class Node:
                 raise NotVouched("a letter from nobody that this node vouched for")
             text = open_letter(letter, me=self.mailbox.me, key=self._keys.kem, sender=self._aggregator[1])
             self.mailbox.accept(letter)
-            self._notify(letter.header.kind, run=letter.header.run, round=letter.header.round, news=text)
+            news = load_json(text, "aggregator's letter")
+            self._notify(letter.header.kind, run=letter.header.run, round=letter.header.round, metrics=news)
         except Error as error:
             self._notify("letter refused", error=error.code, why=str(error))
 

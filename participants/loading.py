@@ -57,8 +57,8 @@ def load_base(
     Raises UnsafeModel, WrongModel or Malformed. `scratch`: see `participants.models.snapshot`.
     """
     # A trainer's log says what superswarm says: libraries' warnings may quote a model or its data.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     with snapshot(path, expected, scratch=scratch) as copy:
         model, tokenizer = _from_snapshot(copy, _dtype(precision, where))

@@ -23,7 +23,7 @@ from superswarm.attestation.snp import chain as snp
 from superswarm.attestation.snp import judge as snp_judge
 from superswarm.attestation.vtpm import chain as vtpm
 from superswarm.attestation.vtpm import judge as vtpm_judge
-from superswarm.consortium.manifest import describe, load_json
+from superswarm.consortium.documents import describe, load_json
 from superswarm.consortium.policy import AzureVtpmPolicy, PcrReference
 from superswarm.errors import EvidenceRejected, Malformed, Misconfigured, TooLarge
 from superswarm.values import LIMITS
@@ -79,17 +79,19 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One judgement of one case, and whether it came out."""
+    """One judgement of one case, and whether it came out. Without a judgement, the case itself is at fault."""
 
     case: str
-    wanted: Judgement
+    wanted: Judgement | None
     outcome: Outcome
 
     @property
     def holds(self) -> bool:
-        return self.outcome.matches(self.wanted)
+        return self.wanted is not None and self.outcome.matches(self.wanted)
 
     def __str__(self) -> str:
+        if self.wanted is None:
+            return f"FAIL {self.case}: cannot be judged: {self.outcome.message}"
         consent = ",".join(self.wanted.consent) or "none"
         wanted = self.wanted.verdict if self.wanted.reason is None else f"{self.wanted.verdict} {self.wanted.reason}"
         text = f"{'ok  ' if self.holds else 'FAIL'} {self.case} (consent: {consent}): {wanted}"
@@ -113,12 +115,15 @@ def run(folder: Path) -> Iterator[Line]:
 
 
 def judge_case(folder: Path) -> Iterator[Line]:
-    """Judge one case."""
-    case = _load(folder / CASE)
-    files = dict(_files(folder, case))
-    for wanted in case.judge:
-        chosen = {name: files[name] for name in (wanted.files or files) if name in files}
-        yield Line(folder.name, wanted, outcome(case.kind, chosen, wanted.consent, case.at))
+    """Judge one case. A case at fault (unreadable, altered, of an unknown kind) is a line that does not hold."""
+    try:
+        case = _load(folder / CASE)
+        files = dict(_files(folder, case))
+        for wanted in case.judge:
+            chosen = {name: _needed(files, name) for name in (wanted.files or files)}
+            yield Line(folder.name, wanted, outcome(case.kind, chosen, wanted.consent, case.at))
+    except Malformed as error:
+        yield Line(folder.name, None, Outcome((Reason.MALFORMED,), str(error)))
 
 
 def outcome(kind: str, files: Files, consent: Iterable[str], at: int) -> Outcome:

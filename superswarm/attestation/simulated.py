@@ -23,11 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from superswarm.attestation import dcap_chains as names
 from superswarm.attestation import simulated_pki as pki
-from superswarm.attestation.dcap import NAMES
 from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.simulated_quote import QuotingEnclave, SimulatedBody
+from superswarm.attestation.tdx import collateral as names
 from superswarm.consortium.manifest import Platform
 from superswarm.errors import Malformed
 from superswarm.values import LIMITS, Digest, Measurement
@@ -51,7 +50,7 @@ class SimulatedPlatform:
 
     key: ec.EllipticCurvePrivateKey = field(repr=False)
     chain: bytes  # PEM: PCK leaf, platform CA, root
-    endorsements: tuple[tuple[str, bytes], ...]  # named as in `dcap_chains`, sorted
+    endorsements: tuple[tuple[str, bytes], ...]  # named as in `tdx.collateral`, sorted
 
     def to_bytes(self) -> bytes:
         """For a file that only this machine's owner can read. Holds a private key."""
@@ -71,7 +70,7 @@ class SimulatedPlatform:
             for n, b in zip(fields[::2], fields[1::2], strict=False)
             if isinstance(n, str) and isinstance(b, bytes)
         ]
-        if tuple(name for name, _ in pairs) != NAMES or len(fields) != 2 * len(pairs):
+        if tuple(name for name, _ in pairs) != names.NAMES or len(fields) != 2 * len(pairs):
             raise Malformed("a simulated platform's credentials lack collateral")
         return cls(key=_load_key(key), chain=chain, endorsements=tuple(pairs))
 

@@ -1,4 +1,4 @@
-"""INSECURE: mint quotes in the TDX version 4 structure. The layout is that of `tdx_quote`."""
+"""INSECURE: mint quotes in the TDX version 4 structure. The layout is that of `tdx.quote`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from superswarm.attestation import simulated_pki as pki
-from superswarm.attestation import tdx_quote as layout
+from superswarm.attestation.tdx import quote as layout
 
 SEPT_VE_DISABLE = bytes.fromhex("0000001000000000")
 XFAM = bytes.fromhex("e700060000000000")  # x87 to AVX-512 and AMX

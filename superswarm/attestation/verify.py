@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass, field
 from typing import TypeAlias
 
-from superswarm.attestation import tdx
 from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.reasons import Fault, Reason, rejected
-from superswarm.attestation.tdx import TdxClaims
+from superswarm.attestation.tdx.verify import VerifiedTdx, verify_tdx
 from superswarm.consortium.manifest import Platform
 from superswarm.errors import Malformed
 from superswarm.values import Digest, Measurement
@@ -16,7 +15,7 @@ from superswarm.values import Digest, Measurement
 LATEST = 253_402_300_800  # unix seconds: the year 10000
 _PROOF = object()
 
-Claims: TypeAlias = TdxClaims
+Claims: TypeAlias = VerifiedTdx
 """What a platform's verifier established."""
 
 
@@ -67,16 +66,16 @@ def _simulated(evidence: Evidence, trust: TrustRoots, at: int) -> VerifiedReport
     """A quote in TDX form under the root of a development authority that the manifest names."""
     if evidence.devices:
         raise rejected(Fault(Reason.GPU_NOT_ACCEPTED, "a simulated TEE has no devices"))
-    claims = tdx.verify_tdx(evidence, trust.development, at)
+    claims = verify_tdx(evidence.quote, dict(evidence.endorsements), at, roots=trust.development)
     return _report(evidence, claims, at, authority=claims.dcap.root)
 
 
 def _tdx(evidence: Evidence, at: int) -> VerifiedReport:
-    claims = tdx.verify_tdx(evidence, tdx.INTEL_ROOTS, at)
+    claims = verify_tdx(evidence.quote, dict(evidence.endorsements), at)
     return _report(evidence, claims, at, authority=None)
 
 
-def _report(evidence: Evidence, claims: TdxClaims, at: int, *, authority: Digest | None) -> VerifiedReport:
+def _report(evidence: Evidence, claims: VerifiedTdx, at: int, *, authority: Digest | None) -> VerifiedReport:
     return VerifiedReport(
         platform=evidence.platform,
         measurement=Measurement(claims.quote.td.mr_td),

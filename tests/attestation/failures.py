@@ -123,7 +123,6 @@ FAILURES: dict[str, tuple[Reason, Callable[[], Evidence]]] = {
     "PCK CRL of another CA": (BAD_CRL, lambda: with_crl(pck_crl=B.platforms.revoke((), at=NOW, days=9))),
     "PCK CRL is the root's": (BAD_CRL, lambda: with_crl(pck_crl=A.root.revoke((), at=NOW, days=9))),
     "root CRL is the PCK's": (BAD_CRL, lambda: with_crl(root_crl=A.platforms.revoke((), at=NOW, days=9))),
-    "PCK CRL is not a CRL": (BAD_CRL, lambda: M.altered(pck_crl=b"no")),
     # chains
     "other root": (Reason.ROOT_UNTRUSTED, OTHER.evidence),
     "root forged around the pinned key": (CHAIN, forged_root),
@@ -150,7 +149,6 @@ FAILURES: dict[str, tuple[Reason, Callable[[], Evidence]]] = {
         CHAIN,
         lambda: M.altered(pck_crl_issuer_chain=pki.pem(B.platforms_certificate, A.root_certificate)),
     ),
-    "chain is not PEM": (CHAIN, lambda: M.altered(qe_identity_issuer_chain=b"no")),
     "PCK without Intel's extension": (CHAIN, plain_leaf),
     # signatures
     "QE report signed by another key": (SIGNATURE, lambda: enclave(key=OTHER.platform.key)),
@@ -181,7 +179,7 @@ FAILURES: dict[str, tuple[Reason, Callable[[], Evidence]]] = {
     # attributes of the trust domain
     "debug": (Reason.DEBUG, lambda: attributes("0100001000000000")),
     "SEPT_VE_DISABLE off": (Reason.SEPT_VE_DISABLE_OFF, lambda: attributes("0000000000000000")),
-    "migratable": (Reason.SERVICE_TD_BOUND, lambda: attributes("0000003000000000")),
+    "migratable": (Reason.MIGRATION_AGENT, lambda: attributes("0000003000000000")),
     "reserved attribute 1": (RESERVED, lambda: attributes("0200001000000000")),
     "reserved attribute 32": (RESERVED, lambda: attributes("0000001001000000")),
 }

@@ -10,10 +10,10 @@ from typing import Any
 from cryptography import x509
 
 from superswarm.attestation import simulated_pki as pki
-from superswarm.attestation.dcap_chains import Chains, load_chains
 from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.simulated import DevelopmentAuthority, SimulatedPlatform, SimulatedTee
 from superswarm.attestation.simulated_quote import QuotingEnclave, SimulatedBody
+from superswarm.attestation.tdx.chains import Chains, load_chains
 from superswarm.attestation.verify import TrustRoots, VerifiedReport, verify
 from superswarm.consortium.manifest import Platform
 from superswarm.values import Measurement

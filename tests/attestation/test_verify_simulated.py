@@ -9,11 +9,11 @@ import pytest
 from failures import every_failure
 from minting import DAY, DAYS, NOW, Machine, flip, machine
 
-from superswarm.attestation.dcap_errors import REASONS, explain
 from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.reasons import Reason
 from superswarm.attestation.simulated import DevelopmentAuthority, SimulatedPlatform
-from superswarm.attestation.tdx_quote import parse_quote
+from superswarm.attestation.tdx.quote import parse_quote
+from superswarm.attestation.tdx.refusals import REASONS, explain
 from superswarm.attestation.verify import TrustRoots, VerifiedReport, verify
 from superswarm.consortium.manifest import Platform
 from superswarm.errors import Error, EvidenceRejected, Malformed
@@ -86,9 +86,12 @@ def test_simulated_evidence_has_no_devices() -> None:
     assert caught.value.reason == Reason.GPU_NOT_ACCEPTED
 
 
-def test_unknown_endorsements_are_refused() -> None:
+@pytest.mark.parametrize(
+    "name", ["pck_crl", "root_ca_crl", "qe_identity_issuer_chain", "tcb_info_issuer_chain", "more"]
+)
+def test_endorsements_of_unknown_kinds_are_malformed(name: str) -> None:
     with pytest.raises(Malformed):
-        M.verify(M.altered(more=b"x"))
+        M.verify(M.altered(**{name: b"no"}))
 
 
 def test_unknown_words_of_the_verifier_are_a_refusal() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from superswarm.attestation.vtpm.hcl import Beneath, HclReport, parse_hcl
 from superswarm.attestation.vtpm.quote import PCRS, TpmQuote, parse_quote
-from superswarm.consortium.manifest import load_json
-from superswarm.errors import Malformed, TooLarge
+from superswarm.consortium.documents import load_json
+from superswarm.errors import Malformed
 from superswarm.values import LIMITS
 
 ENVELOPES = ("evidence", "cpu_evidence")
@@ -36,9 +36,7 @@ class VtpmEvidence:
 
 def parse_evidence(data: bytes) -> VtpmEvidence:
     """Parse evidence of an Azure confidential VM. Proves nothing. Raises Malformed or TooLarge."""
-    if len(data) > LIMITS.evidence_bytes:
-        raise TooLarge(f"evidence has at most {LIMITS.evidence_bytes} bytes")
-    document = load_json(data, "vTPM evidence")
+    document = load_json(data, "vTPM evidence", limit=LIMITS.evidence_bytes)
     for name in ENVELOPES:
         inner = document.get(name)
         if isinstance(inner, dict):

@@ -18,7 +18,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from superswarm.attestation.snp.report import REPORT_BYTES
-from superswarm.consortium.manifest import load_json
+from superswarm.consortium.documents import load_json
 from superswarm.errors import Malformed
 
 HCL_BYTES = 16 * 1024  # the largest that is read; a real one has 2,600

@@ -15,27 +15,20 @@ from typing import Any
 
 import dcap_qvl
 
-from superswarm.attestation.dcap_chains import (
-    PCK_CRL,
-    PCK_CRL_CHAIN,
-    QE_CHAIN,
+from superswarm.attestation.reasons import Fault, Reason, rejected
+from superswarm.attestation.tdx.chains import Chains, load_chains
+from superswarm.attestation.tdx.collateral import (
+    BINARIES,
+    NAMES,
     QE_IDENTITY,
     QE_SIGNATURE,
-    ROOT_CRL,
-    TCB_CHAIN,
     TCB_INFO,
     TCB_SIGNATURE,
-    Chains,
-    load_chains,
+    TEXTS,
 )
-from superswarm.attestation.dcap_errors import explain
-from superswarm.attestation.reasons import Fault, Reason, rejected
-from superswarm.attestation.tdx_quote import TdxQuote
+from superswarm.attestation.tdx.quote import TdxQuote
+from superswarm.attestation.tdx.refusals import explain
 from superswarm.values import Digest
-
-TEXTS = (PCK_CRL_CHAIN, TCB_CHAIN, TCB_INFO, QE_CHAIN, QE_IDENTITY)
-BINARIES = (ROOT_CRL, PCK_CRL, TCB_SIGNATURE, QE_SIGNATURE)
-NAMES = tuple(sorted(TEXTS + BINARIES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +64,8 @@ class DcapClaims:
 def check_dcap(
     raw: bytes, quote: TdxQuote, endorsements: Mapping[str, bytes], roots: Collection[Digest], at: int
 ) -> DcapClaims:
-    """Verify a quote under one of these roots at this time (unix seconds). Raises EvidenceRejected.
+    """Verify a quote under one of these roots at this time (unix seconds). Raises EvidenceRejected or
+    Malformed.
 
     `quote` is `parse_quote(raw)`; `roots` are SHA-256 digests of SubjectPublicKeyInfo.
     """
@@ -79,14 +73,14 @@ def check_dcap(
     _require_complete(endorsements)
     # (2) Each chain has the shape of its role and ends in one pinned root; the CRLs are in their window.
     chains = load_chains(quote.pck_chain, endorsements)
-    root = chains.require_root(roots, at)
+    chains.require_root(roots, at)
     chains.require_windows(at)
     # (3) dcap-qvl: chains, revocation, signatures, TCB status, quoting enclave, attributes of the trust domain.
     claims = _dcap_qvl(raw, quote, endorsements, chains, at)
     # (4) It read the same report as we did.
     if claims["report"] != _hex_report(quote):
         raise rejected(Fault(Reason.MALFORMED, "two parsers read this quote differently"))
-    return _claims(claims, endorsements, chains, root)
+    return _claims(claims, endorsements, chains)
 
 
 def _require_complete(endorsements: Mapping[str, bytes]) -> None:
@@ -105,7 +99,7 @@ def _dcap_qvl(
     except UnicodeDecodeError:
         raise rejected(Fault(Reason.COLLATERAL_INVALID, "collateral that should be text is not UTF-8")) from None
     collateral = dcap_qvl.QuoteCollateralV3(**texts, **{name: endorsements[name] for name in BINARIES})
-    verifier = dcap_qvl.QuoteVerifier(chains.root.der)
+    verifier = dcap_qvl.QuoteVerifier(chains.root_der)
     policy = dcap_qvl.QuotePolicy.claims_only(at)  # establish everything; whether it is enough is judged elsewhere
     try:
         claims: dict[str, Any] = json.loads(verifier.verify_with_policy(raw, collateral, at, policy).to_json())
@@ -137,17 +131,17 @@ def _hex_report(quote: TdxQuote) -> dict[str, Any]:
     return {"TD15": {"base": first, "tee_tcb_svn2": td.tee_tcb_svn2.hex(), "mr_service_td": td.mr_service_td.hex()}}
 
 
-def _claims(claims: dict[str, Any], endorsements: Mapping[str, bytes], chains: Chains, root: Digest) -> DcapClaims:
+def _claims(claims: dict[str, Any], endorsements: Mapping[str, bytes], chains: Chains) -> DcapClaims:
     documents = [json.loads(endorsements[name]) for name in (TCB_INFO, QE_IDENTITY)]  # signed, and read by dcap-qvl
-    issued = [datetime.fromisoformat(document["issueDate"]) for document in documents]
+    issued = [int(datetime.fromisoformat(document["issueDate"]).timestamp()) for document in documents]
     return DcapClaims(
-        root=root,
+        root=chains.root.spki,
         status=claims["tcb"]["status"],
         advisories=tuple(claims["tcb"]["advisory_ids"]),
         platform_status=claims["platform"]["tcb_level"]["tcbStatus"],
         qe_status=claims["qe"]["tcb_level"]["tcbStatus"],
         evaluation_number=claims["tcb"]["eval_data_number"],
-        issued=int(min(*issued, chains.pck_crl.begin).timestamp()),
+        issued=min(*issued, chains.pck_crl.this_update),
         pck=_pck(claims["platform"]["pck"]),
     )
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from superswarm.attestation.dcap_chains import Chains
 from superswarm.attestation.reasons import Fault, Reason
-from superswarm.attestation.tdx_quote import TdxQuote
+from superswarm.attestation.tdx.chains import Chains
+from superswarm.attestation.tdx.quote import TdxQuote
 
 REASONS: tuple[tuple[str, Reason], ...] = (
     ("Debug mode is enabled", Reason.DEBUG),
     ("SEPT_VE_DISABLE is not enabled", Reason.SEPT_VE_DISABLE_OFF),
     ("Invalid MR service TD", Reason.SERVICE_TD_BOUND),
-    ("TD migration is enabled", Reason.SERVICE_TD_BOUND),
+    ("TD migration is enabled", Reason.MIGRATION_AGENT),
     ("Reserved bits in TD attributes are set", Reason.ATTRIBUTES_RESERVED),
     ("TCB status is invalid", Reason.TCB_STATUS),
     ("No matching TCB level found", Reason.TCB_UNRECOGNISED),

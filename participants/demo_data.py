@@ -1,17 +1,15 @@
 """The demo's consortium: three made-up hospitals, what each of them alone knows, and the job that joins it.
 
 Everything is invented here and drawn by a seed: the same seed writes the same bytes. Every fact is asked for in
-several ways; one way is held out for the test split, another one for each fact, so that a right answer to it shows the
+several ways; one is held out for the test split, another one for each fact, so that a right answer shows that the
 fact was learnt and not the sentence.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from superswarm.values import MemberId
 

@@ -119,11 +119,11 @@ class Node:
         attempt, at = challenge.attempt, self._now()
         # (2) It is the approved code on an approved platform, and these are its keys.
         judge_aggregator(attempt, challenge.keys, ask.nonces, mine, Evidence.parse(ask.evidence), at)
-        # (3) So is my own trainer, if it is there.
-        trainer = self._judge_own_trainer(ask, challenge, mine, at) if ask.trainer_evidence else b""
-        # (4) It is the only aggregator of this attempt that I ever vouch for; durable before I answer.
+        # (3) It is the only aggregator of this attempt that I ever vouch for; durable before I answer.
         self._record.claim(attempt.run, attempt.number, challenge.keys.digest)
         self._aggregator = attempt.run, challenge.keys.signing
+        # (4) I vouch for my own trainer only if it holds up too; the aggregator does not answer for it.
+        trainer = self._vouch_for_trainer(ask, challenge, mine, at) if ask.trainer_evidence else b""
         self._notify("vouched", run=attempt.run, attempt=attempt.number, trainer=bool(trainer))
         nonce = combine_nonces(list(ask.nonces))
         vouch = attempt.vouch(Role.AGGREGATOR, None, self.member, challenge.keys.digest, nonce, at)
@@ -131,6 +131,14 @@ class Node:
             aggregator=sign_vouch(self._keys.signing, vouch, self.manifest.domain),
             trainer=trainer,
         )
+
+    def _vouch_for_trainer(self, ask: AskVouch, challenge: _Challenge, mine: bytes, at: int) -> bytes:
+        """The vouch for my own trainer, or nothing, with the reason told to the member."""
+        try:
+            return self._judge_own_trainer(ask, challenge, mine, at)
+        except Error as error:
+            self._notify("trainer refused", error=error.code, why=str(error))
+            return b""
 
     def _judge_own_trainer(self, ask: AskVouch, challenge: _Challenge, mine: bytes, at: int) -> bytes:
         keys, nonces = SessionKeys.parse(ask.trainer_keys), [challenge.aggregator_nonce, mine]
@@ -140,28 +148,6 @@ class Node:
             raise NotVouched("a trainer shows up, but this node has no pairing key: it vouches for none")
         binding = attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence)
         check_pairing(self._pairing_key, binding, ask.pairing)
-        # (2) It is the approved code on an approved platform, and these are its keys.
-        judge_aggregator(attempt, challenge.keys, ask.nonces, mine, Evidence.parse(ask.evidence), at)
-        # (3) So is my own trainer, if it is there.
-        trainer = self._judge_own_trainer(ask, challenge, mine, at) if ask.trainer_evidence else b""
-        # (4) It is the only aggregator of this attempt that I ever vouch for; durable before I answer.
-        self._record.claim(attempt.run, attempt.number, challenge.keys.digest)
-        self._aggregator = attempt.run, challenge.keys.signing
-        self._notify("vouched", run=attempt.run, attempt=attempt.number, trainer=bool(trainer))
-        nonce = combine_nonces(list(ask.nonces))
-        vouch = attempt.vouch(Role.AGGREGATOR, None, self.member, challenge.keys.digest, nonce, at)
-        return Vouched(
-            aggregator=sign_vouch(self._keys.signing, vouch, self.manifest.domain),
-            trainer=trainer,
-        )
-
-    def _judge_own_trainer(self, ask: AskVouch, challenge: _Challenge, mine: bytes, at: int) -> bytes:
-        keys, nonces = SessionKeys.parse(ask.trainer_keys), [challenge.aggregator_nonce, mine]
-        attempt, evidence, nonce = challenge.attempt, Evidence.parse(ask.trainer_evidence), combine_nonces(nonces)
-        # (1) The member started it: it holds the pairing key.
-        check_pairing(
-            self._keys.pairing, attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence), ask.pairing
-        )
         # (2) It is the approved code on an approved platform.
         judge_trainer(attempt, self.member, keys, nonces, evidence, at)
         vouch = attempt.vouch(Role.TRAINER, self.member, self.member, keys.digest, nonce, at)

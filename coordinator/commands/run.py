@@ -48,9 +48,7 @@ def start(
     attempts = Attempts(state)
     number = attempt if attempt is not None else attempts.next(run.run)
     if number > run.attempts:
-        raise NoGrant(
-            f"the grant for {run.run} allows {run.attempts} attempts, and they are used up: ask for another"
-        )
+        raise NoGrant(f"the grant for {run.run} allows {run.attempts} attempts, all used up: ask for another")
     with RelayControl(state) as control:
         flower_run = control.start_run(submission(signed, number))
         attempts.add(StartedRun(run.run, number, flower_run, approved.simulated))

@@ -41,9 +41,7 @@ def remember_epoch(file: Path, manifest: ApprovedManifest) -> None:
             if len(known) > len(manifest.history):
                 raise Rollback(f"epoch {len(known)} was seen before, and {seen} is older: get the current manifest")
             if known != manifest.history[: len(known)]:
-                raise Fork(
-                    f"epoch {len(known)} was seen before with another content: two histories of one consortium"
-                )
+                raise Fork(f"epoch {len(known)} was seen before with another content: two rival histories")
         digests = [str(digest) for digest in manifest.history]
         write_bytes(file, dump_json({"format": EPOCHS_FORMAT, "epochs": digests}), mode=SECRET, replace=True)
 
@@ -64,9 +62,7 @@ def open_tee(manifest: ApprovedManifest, credentials: Path | None) -> Attester:
     """
     if manifest.simulated:
         if credentials is None:
-            raise Misconfigured(
-                "a simulated manifest needs platform_credentials: superswarm keys platform makes them"
-            )
+            raise Misconfigured("a simulated manifest needs platform_credentials (superswarm keys platform)")
         platform = SimulatedPlatform.parse(read_bytes(credentials, limit=LIMITS.evidence_bytes))
         return SimulatedTee(platform, measure_packages())
     if credentials is not None:

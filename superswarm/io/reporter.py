@@ -8,7 +8,16 @@ from superswarm.io.logs import logger
 from superswarm.io.web import Health, Status
 
 WARNINGS = frozenset(
-    {"refused", "left out", "not admitted", "not yet admitted", "letter refused", "no mail", "result not taken"}
+    {
+        "refused",
+        "trainer refused",
+        "left out",
+        "not admitted",
+        "not yet admitted",
+        "letter refused",
+        "no mail",
+        "result not taken",
+    }
 )
 TOLD = ("run", "attempt", "round", "members", "of")  # fields that /health repeats: counts and names
 

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.tiny import _tokenizer
 
 from participants import datasets
 from participants.datasets import Example, TextFormat, Tokens, read_examples, round_batches
 from superswarm.errors import Malformed, UnusableDataset
+from tests.tiny import _tokenizer
 
 CANARY = "canary-5f1b"
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.tiny import TARGETS, Family, tiny_model
 
 from participants.finetune import Finetuner, initial_adapter, learning_rate
 from participants.loading import LoadedBase, load_base
@@ -28,6 +27,7 @@ from superswarm.errors import (
 )
 from superswarm.updates.adapter import Adapter, AdapterSpec, encode_adapter
 from superswarm.values import Digest
+from tests.tiny import TARGETS, Family, tiny_model
 
 FAMILIES: tuple[Family, ...] = ("llama", "gpt2", "qwen2")
 

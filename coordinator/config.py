@@ -76,6 +76,10 @@ class AggregatorConfig(Config):
             examples=["simulated-platform"],
         ),
     ] = None
+    join_seconds: Annotated[
+        int,
+        Field(ge=1, le=7 * 86_400, description="How long a run waits for members that are not there when it starts."),
+    ] = 300
     state: Annotated[Path, Field(description="A folder for sealed files. No plaintext is written there.")] = Path(
         "aggregator-state"
     )

@@ -31,7 +31,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from coordinator.mailroom import Delivery, Outgoing, Mailroom
+from coordinator.mailroom import Delivery, Mailroom, Outgoing
 from superswarm.errors import Error, Malformed, RunStopped, Unavailable
 from superswarm.io.parcels import from_record, sealed_array, to_record
 from superswarm.io.runtime import PARALLEL, Arrival, Connection, Heartbeat, RuntimeEndpoint, acquire, call, push

@@ -128,7 +128,7 @@ class TextFormat:
             return str(
                 self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=more)
             )  # in transformers' sandbox (jinja2.sandbox.ImmutableSandboxedEnvironment)
-        except (TemplateError, ValueError, TypeError, KeyError, AttributeError):
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             raise Malformed("the base model's chat template does not take a user's turn and an answer") from None
 
     def _ids(self, texts: list[str]) -> list[list[int]]:

@@ -11,13 +11,27 @@ from typing import Any, Literal, TypeAlias
 
 import gguf
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging
 
 from participants.models import Snapshot, snapshot
 from superswarm.errors import Environment, Malformed
 from superswarm.values import Digest
 
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
+
+LOADING_ERRORS = (
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises for files that are not what they claim to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,9 @@ def load_base(
 
     Raises UnsafeModel, WrongModel or Malformed. `scratch`: see `participants.models.snapshot`.
     """
+    # A trainer's log says what superswarm says: libraries' warnings may quote a model or its data.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     with snapshot(path, expected, scratch=scratch) as copy:
         model, tokenizer = _from_snapshot(copy, _dtype(precision, where))
@@ -67,8 +84,8 @@ def _from_snapshot(copy: Snapshot, dtype: torch.dtype) -> tuple[Any, Any]:
             tokenizer = AutoTokenizer.from_pretrained(copy.folder, **safe)
     except torch.OutOfMemoryError:
         raise Environment("the device has too little memory for the base model") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError, RuntimeError) as error:
-        # transformers raises these for files that are not what they claim; their text may quote the files
+    except LOADING_ERRORS as error:
+        # their text may quote the files
         raise Malformed(f"the base model does not load as a causal LM: {type(error).__name__}") from None
     return model, tokenizer
 

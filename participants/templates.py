@@ -42,7 +42,7 @@ TITLE = {
 
 MEMBERS_HEAD = """
 # --- Members -----------------------------------------------------------------------------------------------------
-# Each member makes its keys with `superswarm keys new`, keeps the .key file, and sends the .member.toml file to
+# Each member makes its keys with `superswarm keys new`, keeps the .keys file, and sends the .member.toml file to
 # whoever writes this manifest. It is the table below, ready to paste (or `manifest draft --member FILE`).
 #   id            how all other files and commands call the member; it cannot change later
 #   contributes   "data" (it trains, and its data never leaves its trainer's TEE), "model" (it owns the base model),
@@ -84,7 +84,8 @@ development_authority = "FILL IN: digest of the operator's development authority
 WORKLOADS = """
 # --- Workloads ---------------------------------------------------------------------------------------------------
 # The code that may hold plaintext, by its measurement, and the platforms on which it may run. A machine that
-# measures otherwise is refused: one changed line of code is another measurement. Every member checks it for itself{how}.
+# measures otherwise is refused: one changed line of code is another measurement.
+# Every member checks it for itself{how}.
 
 [workloads.trainer]
 platforms = {platforms}
@@ -95,7 +96,7 @@ platforms = {platforms}
 measurements = ["FILL IN: measurement of the aggregator's code, sha384:... (--measurement)"]
 """
 
-WORKLOADS_HOW = {"simulated": "\n# (`superswarm measure --simulated`)", "real": ""}
+WORKLOADS_HOW = {"simulated": " (`superswarm measure --simulated`)", "real": ""}
 PLATFORMS = {"simulated": '["simulated"]', "real": '["tdx", "sev-snp"]'}
 
 ASSETS = """
@@ -187,10 +188,10 @@ recipients = ["FILL IN: ids of the members who receive the adapter (--recipient,
 
 QUORUM = """
 # --- Quorum ------------------------------------------------------------------------------------------------------
-# How many of the {n} members must sign to change each part, to grant a run, and to vouch for the aggregator: more than
-# half, so that no two rivals can both be approved. `members` and `quorum` are the highest of all, since whoever changes
-# these two could change the rest. Besides, owners of assets and contributors of data have a veto over what touches
-# them, and nobody's own entry changes without its signature.
+# How many of the {n} members must sign to change each part, to grant a run, and to vouch for the aggregator: more
+# than half, so that no two rivals can both be approved. `members` and `quorum` are the highest of all, since whoever
+# changes these two could change the rest. Besides, owners of assets and contributors of data have a veto over what
+# touches them, and nobody's own entry changes without its signature.
 
 [quorum]
 members = {most}

@@ -18,7 +18,7 @@ from coordinator.exchange import Timing
 from coordinator.flower import GridMailroom
 from coordinator.mailroom import Mailroom
 from coordinator.postman import Postman
-from participants.node import MemberKeys, Node
+from participants.node import Node
 from participants.trainer import Trainer
 from superswarm.attestation.evidence import Attester
 from superswarm.attestation.handshake import Attempt
@@ -27,6 +27,7 @@ from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import approve_grant
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import SecondAggregator
+from superswarm.io.keystore import MemberKeys
 from superswarm.updates.adapter import Adapter, AdapterSpec
 from superswarm.values import Digest, Measurement, MemberId
 from tests import consortia
@@ -179,9 +180,8 @@ class SimulatedConsortium:
         return Digest.of(f"pairing {name}".encode()).raw
 
     def node(self, name: str, **changes: Any) -> Node:
-        keys = MemberKeys(consortia.signing_key(name), consortia.kem_key(name), self.pairing(name))
+        keys = MemberKeys(MemberId(name), consortia.signing_key(name), consortia.kem_key(name), self.pairing(name))
         arguments: dict[str, Any] = {
-            "member": MemberId(name),
             "manifest": self.manifest,
             "keys": keys,
             "record": self.records[name],

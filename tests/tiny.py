@@ -31,7 +31,7 @@ def tiny_model(folder: Path, *, family: Family = "llama", chat: bool = True, see
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(family, vocabulary=len(tokenizer), end=tokenizer.eos_token_id)
+        model = _model(family, vocabulary=len(tokenizer), end=tokenizer.eos_token_id, pad=tokenizer.pad_token_id)
     model.save_pretrained(folder)
     return folder
 
@@ -50,7 +50,7 @@ def _tokenizer(*, chat: bool):
     return tokenizer
 
 
-def _model(family: Family, *, vocabulary: int, end: int):
+def _model(family: Family, *, vocabulary: int, end: int, pad: int):
     from transformers import (
         GPT2Config,
         GPT2LMHeadModel,
@@ -60,10 +60,12 @@ def _model(family: Family, *, vocabulary: int, end: int):
         Qwen2ForCausalLM,
     )
 
-    ends = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    # Wider than usual, so that the output layer, which LoRA leaves alone, can be sure of a token.
+    spread = {"initializer_range": 0.3}
+    ends = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": pad}
     if family == "gpt2":
         return GPT2LMHeadModel(
-            GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=256, **ends)
+            GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=256, **spread, **ends)
         )
     shape = {
         "vocab_size": vocabulary,
@@ -73,6 +75,7 @@ def _model(family: Family, *, vocabulary: int, end: int):
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "max_position_embeddings": 256,
+        **spread,
         **ends,
     }
     if family == "qwen2":

@@ -48,6 +48,12 @@ def write_bytes(path: Path, data: bytes, *, mode: int = PUBLIC, replace: bool = 
                 draft.unlink()
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for its owner only, with its parents; one that is there is left as it is."""
+    with _explained(path):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 def _link(draft: Path, path: Path) -> None:
     try:
         os.link(draft, path)  # fails where `path` exists, unlike a rename

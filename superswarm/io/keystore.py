@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import getpass
 import os
+import re
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,8 @@ from superswarm.values import LIMITS, MEMBER_ID, MemberId
 
 KEYS_FORMAT = "superswarm-member-keys/1"
 MEMBER_KEYS = "a member's keys"
+PAIRING_PREFIX = "superswarm-pairing-key-1:"
+PAIRING_BYTES = 32
 PASSPHRASE_VARIABLE = "SUPERSWARM_PASSPHRASE"  # noqa: S105 - a name
 SHORTEST = 8  # characters of a new passphrase
 LONGEST = 4096  # bytes of a passphrase file
@@ -36,8 +40,11 @@ class MemberKeys:
     member: MemberId
     signing: SigningKey = field(repr=False)
     kem: KemKey = field(repr=False)
+    pairing: bytes = field(repr=False)  # 32 bytes, shared with the member's own trainer and nobody else
 
     def __post_init__(self) -> None:
+        if len(self.pairing) != PAIRING_BYTES:
+            raise Malformed(f"a pairing key has {PAIRING_BYTES} bytes")
         if not MEMBER_ID.fullmatch(self.member) or self.member == "public":
             raise Misconfigured(
                 "a member's id has 1 to 32 lower-case letters, digits and hyphens, with no hyphen at either end"
@@ -45,7 +52,7 @@ class MemberKeys:
 
     @classmethod
     def generate(cls, member: str) -> Self:
-        return cls(MemberId(member), SigningKey.generate(), KemKey.generate())
+        return cls(MemberId(member), SigningKey.generate(), KemKey.generate(), secrets.token_bytes(PAIRING_BYTES))
 
     def to_bytes(self) -> bytes:
         data: dict[str, Any] = {
@@ -53,19 +60,26 @@ class MemberKeys:
             "member": self.member,
             "signing_seeds": base64.b64encode(self.signing.seeds).decode(),
             "kem_seeds": base64.b64encode(self.kem.seeds).decode(),
+            "pairing": base64.b64encode(self.pairing).decode(),
         }
         return dump_json(data)
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
         data = load_json(raw, MEMBER_KEYS, limit=SEALED_BYTES)
-        require_fields(data, MEMBER_KEYS, KEYS_FORMAT, {"member", "signing_seeds", "kem_seeds"})
+        require_fields(data, MEMBER_KEYS, KEYS_FORMAT, {"member", "signing_seeds", "kem_seeds", "pairing"})
         match data:
-            case {"member": str(member), "signing_seeds": str(signing), "kem_seeds": str(kem)}:
+            case {
+                "member": str(member),
+                "signing_seeds": str(signing),
+                "kem_seeds": str(kem),
+                "pairing": str(pairing),
+            }:
                 return cls(
                     MemberId(member),
                     SigningKey(decode_base64(signing, MEMBER_KEYS)),
                     KemKey(decode_base64(kem, MEMBER_KEYS)),
+                    decode_base64(pairing, MEMBER_KEYS),
                 )
             case _:
                 raise Malformed("a member's keys do not have the expected fields")
@@ -92,6 +106,21 @@ def save_keys(path: Path, keys: MemberKeys, passphrase: str) -> None:
 
 def load_keys(path: Path, passphrase: str) -> MemberKeys:
     return MemberKeys.parse(open_file(path, passphrase, purpose=MEMBER_KEYS))
+
+
+def save_pairing(path: Path, pairing: bytes) -> None:
+    """Write the pairing key for the member's trainer, which starts with nobody at the keyboard: not encrypted.
+
+    It opens nothing. Whoever has it can pass its own approved trainer off as the member's.
+    """
+    write_bytes(path, f"{PAIRING_PREFIX}{pairing.hex()}\n".encode(), mode=SECRET)
+
+
+def load_pairing(path: Path) -> bytes:
+    text = read_bytes(path, limit=1024).decode("ascii", "replace").strip()
+    if not re.fullmatch(rf"{PAIRING_PREFIX}[0-9a-f]{{{2 * PAIRING_BYTES}}}", text):
+        raise Malformed(f"{path} is not a pairing key")
+    return bytes.fromhex(text.removeprefix(PAIRING_PREFIX))
 
 
 def sign_once(path: Path, keys: MemberKeys, manifest: Manifest) -> bytes:

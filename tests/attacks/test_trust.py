@@ -12,6 +12,7 @@ from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.messages import Hello, Shown
 from superswarm.consortium.approval import approve
 from superswarm.errors import CohortTooSmall, NoGrant, OtherManifest
+from superswarm.io.keystore import MemberKeys
 from superswarm.values import MemberId
 from superswarm.wire import Parcel
 from tests import consortia
@@ -201,7 +202,7 @@ class TestAggregator:
 class TestOwner:
     def test_a_node_with_another_key_does_not_start(self, consortium: SimulatedConsortium) -> None:
         with pytest.raises(OtherManifest):
-            consortium.node("carol", member=MemberId("alice"))
+            consortium.node("carol", keys=MemberKeys.generate("carol"))
 
     def test_a_trainer_of_nobody_does_not_start(self, consortium: SimulatedConsortium) -> None:
         with pytest.raises(OtherManifest):

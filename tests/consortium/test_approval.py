@@ -7,19 +7,6 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from consortia import (
-    DATA,
-    TDX_POLICY,
-    approved,
-    digest,
-    manifest,
-    measurement,
-    member,
-    quorums,
-    sign_all,
-    signing_key,
-    successor,
-)
 
 import superswarm
 from superswarm.consortium.approval import (
@@ -37,6 +24,19 @@ from superswarm.consortium.rules import CLAUSES, CONSTANT, POSITION, requirement
 from superswarm.crypto.signing import ED25519_SIGNATURE
 from superswarm.errors import BadSignature, Fork, Malformed, NotApproved, OwnerVeto
 from superswarm.values import Digest, MemberId
+from tests.consortia import (
+    DATA,
+    TDX_POLICY,
+    approved,
+    digest,
+    manifest,
+    measurement,
+    member,
+    quorums,
+    sign_all,
+    signing_key,
+    successor,
+)
 
 ALICE, BOB, CAROL, DAVE = (MemberId(name) for name in ("alice", "bob", "carol", "dave"))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from consortia import DATA, approved, digest, manifest, member, quorums, sign_all, signing_key, successor
 
 from superswarm.consortium.approval import SignedManifest, sign_manifest
 from superswarm.consortium.equivocation import Equivocation, SigningRecord, find_equivocation
 from superswarm.errors import BadSignature, Error, Fork, Malformed
 from superswarm.values import Digest
+from tests.consortia import DATA, approved, digest, manifest, member, quorums, sign_all, signing_key, successor
 
 
 def test_who_signs_two_successors_of_one_epoch_is_found_out() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from consortia import approved, grant, quorums, sign_all, signed_grant, signing_key, successor
 
 from superswarm.consortium.approval import succeed
 from superswarm.consortium.grant import SignedGrant, approve_grant, sign_grant
 from superswarm.errors import BadSignature, Malformed, NoGrant
 from superswarm.values import MemberId
+from tests.consortia import approved, grant, quorums, sign_all, signed_grant, signing_key, successor
 
 
 def test_a_quorum_grants_a_run() -> None:

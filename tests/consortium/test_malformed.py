@@ -9,18 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from consortia import (
-    approved,
-    digest,
-    grant,
-    manifest,
-    manifest_data,
-    member,
-    quorums,
-    sign_all,
-    signed_grant,
-    signing_key,
-)
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +21,18 @@ from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import BadSignature, Malformed, TooLarge, Untrusted
 from superswarm.values import LIMITS, Digest, MemberId, Role
 from superswarm.wire import pack
+from tests.consortia import (
+    approved,
+    digest,
+    grant,
+    manifest,
+    manifest_data,
+    member,
+    quorums,
+    sign_all,
+    signed_grant,
+    signing_key,
+)
 
 CURRENT = approved()
 PARSERS: dict[str, Callable[[bytes], object]] = {

@@ -14,7 +14,15 @@ from functools import cache
 from typing import Any
 
 import pytest
-from consortia import (
+
+from superswarm.consortium.approval import ApprovedManifest, SignedManifest, approve, sign_manifest, succeed
+from superswarm.consortium.grant import SignedGrant, approve_grant, sign_grant
+from superswarm.consortium.manifest import Manifest
+from superswarm.consortium.vouch import Vouch, check_vouch, sign_vouch
+from superswarm.crypto.signing import ED25519_SIGNATURE
+from superswarm.errors import Error, Fork, NotApproved, OwnerVeto, Untrusted
+from superswarm.values import Digest, MemberId, Role
+from tests.consortia import (
     TDX_POLICY,
     digest,
     grant,
@@ -26,14 +34,6 @@ from consortia import (
     quorums,
     signing_key,
 )
-
-from superswarm.consortium.approval import ApprovedManifest, SignedManifest, approve, sign_manifest, succeed
-from superswarm.consortium.grant import SignedGrant, approve_grant, sign_grant
-from superswarm.consortium.manifest import Manifest
-from superswarm.consortium.vouch import Vouch, check_vouch, sign_vouch
-from superswarm.crypto.signing import ED25519_SIGNATURE
-from superswarm.errors import Error, Fork, NotApproved, OwnerVeto, Untrusted
-from superswarm.values import Digest, MemberId, Role
 
 ILLEGAL = 10_000
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")

@@ -6,13 +6,13 @@ import dataclasses
 from typing import Any
 
 import pytest
-from consortia import approved, sign_all, signing_key, successor
 
 from superswarm.consortium.approval import ApprovedManifest, succeed
 from superswarm.consortium.vouch import Vouch, check_vouch, sign_vouch
 from superswarm.errors import BadSignature, Malformed, NotVouched
 from superswarm.values import Digest, MemberId, Role
 from superswarm.wire import pack
+from tests.consortia import approved, sign_all, signing_key, successor
 
 
 def vouch(current: ApprovedManifest, **changes: Any) -> Vouch:

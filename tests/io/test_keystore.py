@@ -6,7 +6,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from consortia import kem_key, manifest, signing_key
 
 from superswarm.crypto import passphrase as sealing
 from superswarm.crypto.passphrase import open_secret, seal_secret
@@ -14,14 +13,17 @@ from superswarm.errors import CannotOpen, Environment, Fork, Malformed, Misconfi
 from superswarm.io.keystore import (
     MemberKeys,
     load_keys,
+    load_pairing,
     open_file,
     read_passphrase,
     save_keys,
+    save_pairing,
     seal_file,
     sign_once,
 )
 from superswarm.values import MemberId
 from superswarm.wire import pack, unpack_list
+from tests.consortia import kem_key, manifest, signing_key
 
 GOOD = "correct horse battery"
 
@@ -33,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keys() -> MemberKeys:
-    return MemberKeys(MemberId("alice"), signing_key("alice"), kem_key("alice"))
+    return MemberKeys(MemberId("alice"), signing_key("alice"), kem_key("alice"), b"p" * 32)
 
 
 def test_a_key_file_is_encrypted_at_full_cost_and_for_its_owner_only(tmp_path: Path) -> None:
@@ -112,11 +114,22 @@ def test_what_is_no_sealed_file_is_malformed() -> None:
         open_secret(pack("superswarm-sealed-file/2", b""), GOOD, purpose="test")
 
 
+def test_the_trainer_gets_the_pairing_key_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "alice.pairing"
+    save_pairing(path, keys().pairing)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_pairing(path) == b"p" * 32
+    path.write_text("superswarm-pairing-key-1:00")
+    with pytest.raises(Malformed, match="not a pairing key"):
+        load_pairing(path)
+
+
 def test_keys_are_not_printed() -> None:
     shown = repr(keys())
     assert "alice" in shown
     assert repr(keys().signing.seeds) not in shown
     assert "seeds" not in shown
+    assert "ppp" not in shown
 
 
 @pytest.mark.parametrize("name", ["", "Alice", "a b", "-a", "a" * 33, "public"])

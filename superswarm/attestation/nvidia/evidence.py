@@ -48,7 +48,7 @@ class DeviceEvidence:
 
 
 def manifests_and_staples(files: Mapping[str, bytes]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """A folder's manifests (*.xml, *.swidtag), and its CRLs and OCSP responses (*.der), in the order of their names."""
+    """A folder's manifests (*.xml, *.swidtag), and its CRLs and OCSP responses (*.der), sorted by name."""
     named = sorted(files.items())
     manifests = [data for name, data in named if name.endswith((".xml", ".swidtag"))]
     return _few(manifests), tuple(data for name, data in named if name.endswith(".der"))

@@ -21,6 +21,7 @@ from superswarm.attestation import baseline
 from superswarm.attestation.reasons import Fault, Reason
 from superswarm.attestation.snp import chain as snp
 from superswarm.attestation.snp import judge as snp_judge
+from superswarm.attestation.tdx.cases import judge_tdx_case
 from superswarm.attestation.vtpm import chain as vtpm
 from superswarm.attestation.vtpm import judge as vtpm_judge
 from superswarm.consortium.documents import describe, load_json
@@ -209,4 +210,4 @@ def _with(error: EvidenceRejected, faults: Iterable[Fault]) -> EvidenceRejected:
     return EvidenceRejected(error.reason, str(error), *error.reasons[1:], *(fault.reason for fault in faults))
 
 
-JUDGES: dict[str, Judge] = {"sev-snp": judge_snp, "azure-vtpm": judge_vtpm}
+JUDGES: dict[str, Judge] = {"sev-snp": judge_snp, "azure-vtpm": judge_vtpm, "tdx": judge_tdx_case}

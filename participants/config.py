@@ -71,14 +71,6 @@ class ParticipantConfig(Config):
             examples=["passphrase"],
         ),
     ] = None
-    pairing: Annotated[
-        Path | None,
-        Field(
-            description="The pairing key, which only this member's node and trainer have. Without it the node\n"
-            "vouches for no trainer: for members that bring no data.",
-            examples=["north.pairing"],
-        ),
-    ] = None
     relay: RelayAddress
     relay_ca: RelayAuthority
     supernode_key: SupernodeKey

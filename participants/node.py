@@ -63,7 +63,6 @@ class Node:
         *,
         manifest: ApprovedManifest,
         keys: MemberKeys,
-        pairing_key: bytes | None,
         record: VouchRecord,
         results: ResultStore,
         now: Callable[[], int] = lambda: int(time.time()),
@@ -74,8 +73,7 @@ class Node:
             raise OtherManifest(f"the manifest gives {keys.member} another signing key than the one at hand")
         self.member, self.manifest = keys.member, manifest
         self.mailbox = Mailbox(party(Role.NODE, keys.member))
-        self._keys, self._pairing_key = keys, pairing_key
-        self._record, self._results = record, results
+        self._keys, self._record, self._results = keys, record, results
         self._now, self._monotonic, self._notify = now, monotonic, notify
         self._open: dict[bytes, _Challenge] = {}
         self._aggregator: tuple[str, VerifyingKey] | None = None  # run, and the session key vouched for last
@@ -144,10 +142,8 @@ class Node:
         keys, nonces = SessionKeys.parse(ask.trainer_keys), [challenge.aggregator_nonce, mine]
         attempt, evidence, nonce = challenge.attempt, Evidence.parse(ask.trainer_evidence), combine_nonces(nonces)
         # (1) The member started it: it holds the pairing key.
-        if self._pairing_key is None:
-            raise NotVouched("a trainer shows up, but this node has no pairing key: it vouches for none")
         binding = attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence)
-        check_pairing(self._pairing_key, binding, ask.pairing)
+        check_pairing(self._keys.pairing, binding, ask.pairing)
         # (2) It is the approved code on an approved platform.
         judge_trainer(attempt, self.member, keys, nonces, evidence, at)
         vouch = attempt.vouch(Role.TRAINER, self.member, self.member, keys.digest, nonce, at)

@@ -180,11 +180,10 @@ class SimulatedConsortium:
         return Digest.of(f"pairing {name}".encode()).raw
 
     def node(self, name: str, **changes: Any) -> Node:
-        keys = MemberKeys(MemberId(name), consortia.signing_key(name), consortia.kem_key(name))
+        keys = MemberKeys(MemberId(name), consortia.signing_key(name), consortia.kem_key(name), self.pairing(name))
         arguments: dict[str, Any] = {
             "manifest": self.manifest,
             "keys": keys,
-            "pairing_key": self.pairing(name),
             "record": self.records[name],
             "results": self.results[name],
             "now": lambda: self.now,

@@ -55,7 +55,7 @@ def up(
     from participants.vouch_record import DurableVouchRecord
     from superswarm.errors import Misconfigured
     from superswarm.io import logs
-    from superswarm.io.consortium import load_manifest, read_pairing_key, remember_epoch
+    from superswarm.io.consortium import load_manifest, remember_epoch
     from superswarm.io.files import make_folder
     from superswarm.io.keystore import load_keys, read_passphrase
     from superswarm.io.processes import spawn
@@ -74,7 +74,6 @@ def up(
     node = Node(
         manifest=manifest,
         keys=keys,
-        pairing_key=read_pairing_key(config.pairing) if config.pairing is not None else None,
         record=DurableVouchRecord(config.state / "vouches.json"),
         results=ResultFolder(config.results),
         notify=reporter,

@@ -30,8 +30,9 @@ def up(config: TrainerConfig) -> None:
     from participants.supernode import SuperNode, SuperNodeSettings
     from participants.trainer import Trainer
     from superswarm.io import logs
-    from superswarm.io.consortium import load_manifest, open_tee, read_pairing_key
+    from superswarm.io.consortium import load_manifest, open_tee
     from superswarm.io.files import make_folder
+    from superswarm.io.keystore import load_pairing
     from superswarm.io.reporter import Reporter
     from superswarm.io.web import StatusServer
     from superswarm.values import MemberId
@@ -57,7 +58,7 @@ def up(config: TrainerConfig) -> None:
             member=MemberId(config.member),
             manifest=manifest,
             attester=attester,
-            pairing_key=read_pairing_key(config.pairing),
+            pairing_key=load_pairing(config.pairing),
             learner=_learner(config, manifest, reporter),
             notify=reporter,
         )

@@ -68,8 +68,3 @@ def open_tee(manifest: ApprovedManifest, credentials: Path | None) -> Attester:
     if credentials is not None:
         raise Misconfigured("platform_credentials are for simulated manifests; this one asks for real hardware")
     raise NotATee("this version makes evidence on simulated platforms only; see docs/limitations.md")
-
-
-def read_pairing_key(file: Path) -> bytes:
-    """The key that a member's node and trainer share (`superswarm keys pairing`)."""
-    return read_bytes(file, limit=4096)

@@ -21,9 +21,9 @@ from typing import Any, Final, Literal, Self
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from superswarm import __version__
+from superswarm.consortium.manifest import SIMULATED_WARNING
 from superswarm.errors import Environment, PortTaken
 from superswarm.io.config import Address
-from superswarm.io.console import SIMULATED
 from superswarm.io.logs import logger, safe
 from superswarm.values import PROTOCOL_VERSION
 
@@ -117,7 +117,7 @@ class StatusServer:
             "simulated": self._simulated,
         }
         if self._simulated:
-            document["warning"] = SIMULATED
+            document["warning"] = SIMULATED_WARNING
         return document | {"details": safe(dict(health.details))}
 
 

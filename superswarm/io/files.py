@@ -50,7 +50,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = PUBLIC, replace: bool = 
 
 def make_folder(path: Path) -> None:
     """Make a folder for its owner only, with its parents; one that is there is left as it is."""
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from superswarm.io.keystore import MemberKeys, save_keys
 from superswarm.io.results import ResultFolder
 from superswarm.updates.card import CARD, CONFIG, WEIGHTS
 from superswarm.updates.publish import publish
-from superswarm.values import MemberId
 from tests import consortia
 
 PASSPHRASE = "correct horse battery staple"
@@ -27,8 +27,7 @@ RESULT = publish({"w": np.ones(8, np.float32)}, manifest=MANIFEST, run="run-1", 
 def key_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("keys")
     for name in ("alice", "carol"):
-        fields = {"pairing": bytes(32)} if "pairing" in MemberKeys.__dataclass_fields__ else {}
-        keys = MemberKeys(MemberId(name), consortia.signing_key(name), consortia.kem_key(name), **fields)
+        keys = replace(MemberKeys.generate(name), signing=consortia.signing_key(name), kem=consortia.kem_key(name))
         save_keys(made / f"{name}.keys", keys, PASSPHRASE)
     return made
 

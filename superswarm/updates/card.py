@@ -53,8 +53,8 @@ tags: [lora, superswarm]
 ---
 # An adapter of {_plain(agreed.name)}
 
-{warning}A LoRA adapter (arXiv:2106.09685). {len(agreed.trainers)} of the members trained it with superswarm: none was
-shown what another brought, nor was whoever ran the machines.
+{warning}A LoRA adapter (arXiv:2106.09685), trained with superswarm on data of the consortium's members, which stayed
+with each of them.
 
 | | |
 |---|---|

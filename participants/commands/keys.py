@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from participants.commands.common import PassphraseFile, open_keys, remark, say
+from participants.commands.common import PassphraseFile, open_keys, remark, say, say_simulated
 from participants.drafting import member_toml
-from superswarm.consortium.manifest import SIMULATED_WARNING, Member
+from superswarm.consortium.manifest import Member
 from superswarm.errors import Misconfigured
 from superswarm.io.files import SECRET, write_bytes
 from superswarm.io.keystore import MemberKeys, open_file, read_passphrase, save_keys, save_pairing, seal_file
@@ -126,7 +126,7 @@ def authority(
         made = DevelopmentAuthority.create(at=_a_little_ago())
         seal_file(out, made.to_bytes(), read_passphrase(passphrase_file, new=True), purpose=AUTHORITY)
         remark(f"wrote {out}  (secret, encrypted)")
-        remark(SIMULATED_WARNING)
+        say_simulated()
     say(str(made.spki_digest))
 
 
@@ -150,7 +150,7 @@ def platform(
     made = DevelopmentAuthority.parse(open_file(authority_file, read_passphrase(passphrase_file), purpose=AUTHORITY))
     write_bytes(out, made.issue(at=_a_little_ago(), valid_days=days).to_bytes(), mode=SECRET)
     say(f"wrote {out}  (secret: for one simulated machine)")
-    remark(SIMULATED_WARNING)
+    say_simulated()
 
 
 def _a_little_ago() -> int:

@@ -240,7 +240,8 @@ def sign(
     signature = sign_once(keys_file, keys, manifest)
     signatures = {**signed.signatures, **({keys.member: signature} if "decides" in roles else {})}
     acceptances = {**signed.acceptances, **({keys.member: signature} if "enters" in roles else {})}
-    target = out or file.with_name(f"{file.name.split('.')[0]}.{keys.member}.signed.json")
+    part = f"{keys.member}.accepts" if roles == {"enters"} else keys.member
+    target = out or file.with_name(f"{file.name.split('.')[0]}.{part}.signed.json")
     common.write_out(target, SignedManifest(manifest, signatures, acceptances).to_bytes(), force=force)
     remark("next: send it to the other members; anybody can then run superswarm manifest combine")
 

@@ -19,14 +19,9 @@ from superswarm.crypto.hpke import KemPublicKey
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Malformed
 from superswarm.values import LIMITS, MEMBER_ID, Digest, Measurement, MemberId
+from superswarm.values import SIMULATED_WARNING as SIMULATED_WARNING
 
 FORMAT = "superswarm-manifest/1"
-
-SIMULATED_WARNING = (
-    "SIMULATED attestation protects nothing: whoever runs the machines can read data, models and updates. "
-    "Use it to learn, to test and to demonstrate, never with anything that must stay secret."
-)
-"""Said wherever a simulated manifest is shown, signed or run."""
 
 
 class Platform(StrEnum):

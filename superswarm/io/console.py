@@ -13,7 +13,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-SIMULATED = "SIMULATED ATTESTATION: it protects nothing. Use made-up data only."
+from superswarm.values import SIMULATED_WARNING
+
+SIMULATED = SIMULATED_WARNING
 """Said at start and in every status of a program under a simulated manifest."""
 
 

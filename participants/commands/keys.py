@@ -54,13 +54,13 @@ def new(
 ) -> None:
     """Make a member's keys. Writes three files, and overwrites none.
 
-    MEMBER.keys         secret, encrypted under a passphrase: signs and reads for the member. Keep it on the member's
-                        own premises, with a copy in a safe. Without it the member cannot even be replaced where it
-                        owns an asset.
+    MEMBER.keys (secret, encrypted under a passphrase) signs and reads for the member. Keep it on the member's own
+    premises, with a copy in a safe: a member that loses it must leave and join again, and one that owns an asset
+    cannot even leave.
 
-    MEMBER.pairing      secret: copy it to the member's trainer, by which the node knows its own trainer.
+    MEMBER.pairing (secret) goes to the member's trainer: by it the node knows its own trainer.
 
-    MEMBER.member.toml  public: send it to whoever writes the manifest.
+    MEMBER.member.toml (public) goes to whoever writes the manifest.
     """
     keys = MemberKeys.generate(member)
     card = _card(keys, name, contributes, authority)
@@ -87,7 +87,7 @@ def show(
     authority: AuthorityDigest = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Print the public half of a key file, as the manifest's [[members]] table."""
+    """Print the public half of a key file, as the table that the manifest has of each member."""
     keys = open_keys(keys_file, passphrase_file)
     say(member_toml(_card(keys, name, contributes, authority)))
     remark(f"fingerprint {keys.signing.public.digest}")

@@ -29,17 +29,15 @@ from superswarm.io.files import read_bytes
 from superswarm.io.keystore import MemberKeys, sign_once
 from superswarm.values import LIMITS, Digest, Measurement, MemberId
 
-HELP = """\
-Agree on a manifest by sending files, with nobody in the middle.
-
-1. Every member runs `keys new`, and sends its .member.toml file to one of them, who writes the manifest.
-2. That one runs `manifest init` and `manifest draft`, and sends the TOML file to all.
-3. Every member reads it (`manifest check`, `manifest show`), runs `manifest sign`, and sends the .signed.json file to
-all.
-4. Anybody runs `manifest combine`. The resulting file is what all programs are given. Compare its digest.
-
-To change something later, begin with `manifest init --after`, and give `--after` with each step.
-"""
+HELP = (
+    "Agree on a manifest by sending files, with nobody in the middle.\n\n"
+    "1. Every member runs `keys new`, and sends its .member.toml file to the one of them who writes the manifest.\n\n"
+    "2. That one runs `manifest init` and `manifest draft`, and sends the TOML file to all.\n\n"
+    "3. Every member reads it (`manifest check`, `manifest show`), runs `manifest sign`, and sends the .signed.json "
+    "file to all.\n\n"
+    "4. Anybody runs `manifest combine`. The resulting file is what all programs are given. Compare its digest.\n\n"
+    "To change something later, begin with `manifest init --after`, and give `--after` with each step."
+)
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -127,11 +127,15 @@ def draft(
     Nothing is decided by it: each member reads the result before signing.
     """
     text = read_bytes(template, limit=LIMITS.manifest_bytes).decode("utf-8", "replace")
-    load_toml(text)
+    attestation = load_toml(text).get("attestation")
     cards = [drafting.read_card(read_bytes(path, limit=LIMITS.document_bytes)) for path in member or ()]
     if cards:
         text = drafting.set_members(text, cards)
     if measurement == "this":
+        if attestation != "simulated":
+            raise Misconfigured(
+                "`this` measures installed files, which proves nothing to real hardware: give sha384:..."
+            )
         from superswarm.attestation.measure import measure_packages
 
         measurement = str(measure_packages())

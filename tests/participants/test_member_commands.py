@@ -11,6 +11,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from superswarm.attestation.measure import measure_packages
 from superswarm.attestation.simulated import SimulatedPlatform
 from superswarm.consortium.approval import SignedManifest, approve, parse_chain
 from superswarm.consortium.grant import SignedGrant, approve_grant
@@ -303,6 +304,15 @@ def test_an_open_template_is_refused_by_what_is_missing() -> None:
         run("manifest", "init", "--scenario", "solo", "--out", "m.toml")
     with pytest.raises(Misconfigured, match="either --scenario"):
         run("manifest", "init")
+
+
+def test_the_installed_code_is_measured_for_simulated_manifests_only() -> None:
+    for attestation in ("simulated", "real"):
+        run("manifest", "init", "--scenario", "solo", "--attestation", attestation, "--out", f"{attestation}.toml")
+    run("manifest", "draft", "simulated.toml", "--measurement", "this")
+    assert str(measure_packages()) in Path("simulated.toml").read_text()
+    with pytest.raises(Misconfigured, match="proves nothing to real hardware"):
+        run("manifest", "draft", "real.toml", "--measurement", "this")
 
 
 def test_names_are_shown_as_they_are_and_drive_nothing() -> None:

@@ -25,7 +25,7 @@ def status(
     from coordinator.attempts import Attempts
     from coordinator.commands.run import describe
     from coordinator.control import RelayControl
-    from superswarm.consortium.manifest import SIMULATED_WARNING
+    from superswarm.values import SIMULATED_WARNING
     from superswarm.io.console import table, warn_simulated
 
     started = {s.flower_run: s for s in Attempts(state).all()}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from superswarm.attestation.measure import measure_packages
 from superswarm.consortium.approval import ApprovedManifest, approve, parse_chain
-from superswarm.consortium.manifest import SIMULATED_WARNING, Workload
+from superswarm.consortium.manifest import Workload
+from superswarm.values import SIMULATED_WARNING
 from superswarm.errors import Error
 from superswarm.io.console import size
 from superswarm.io.files import read_bytes

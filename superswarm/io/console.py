@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from superswarm.values import SIMULATED_WARNING
 
 @cache
 def output() -> Console:
@@ -38,8 +39,6 @@ class _Late:
 
 def warn_simulated() -> None:
     """Say loudly, at start, that simulated evidence protects nothing; in the log where nobody watches."""
-    from superswarm.consortium.manifest import SIMULATED_WARNING
-
     if messages().is_terminal and os.environ.get("SUPERSWARM_LOG_FORMAT") != "json":
         panel = Panel(Text(SIMULATED_WARNING, style="bold"), border_style="red", expand=False)
         messages().print(panel, soft_wrap=False)

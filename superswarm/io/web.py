@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, Self
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from superswarm import __version__
-from superswarm.consortium.manifest import SIMULATED_WARNING
+from superswarm.values import SIMULATED_WARNING
 from superswarm.errors import Environment, PortTaken
 from superswarm.io.config import Address
 from superswarm.io.logs import logger, safe

@@ -27,7 +27,7 @@ def tiny_model(folder: Path, *, family: Family = "llama", chat: bool = True, see
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(chat=chat)
+    tokenizer = tiny_tokenizer(chat=chat)
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

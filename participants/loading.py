@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias
 import gguf
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import modeling_gguf_pytorch_utils as transformers_gguf
 from transformers.utils import logging
 
 from participants.models import Snapshot, snapshot
@@ -113,10 +114,11 @@ def _gguf_read_once() -> Iterator[None]:
 
     Takes the load of SmolLM2-135M (Q4_1) from 18 s to 6 s of one core. Holds for this load only.
     """
+    tqdm = transformers_gguf.tqdm  # type: ignore[attr-defined]  # its name for it
     changes: list[tuple[ModuleType, str, Any]] = [
         (gguf, "GGUFReader", functools.lru_cache(maxsize=1)(gguf.GGUFReader)),
         (gguf, "get_tensor_name_map", functools.lru_cache(maxsize=1)(gguf.get_tensor_name_map)),
-        (modeling_gguf_pytorch_utils, "tqdm", functools.partial(modeling_gguf_pytorch_utils.tqdm, disable=True)),
+        (transformers_gguf, "tqdm", functools.partial(tqdm, disable=True)),
     ]
     plain = [getattr(module, name) for module, name, _ in changes]
     for module, name, changed in changes:

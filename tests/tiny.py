@@ -36,7 +36,8 @@ def tiny_model(folder: Path, *, family: Family = "llama", chat: bool = True, see
     return folder
 
 
-def _tokenizer(*, chat: bool):
+def tiny_tokenizer(*, chat: bool):
+    """One byte a token, `<eos>` and `<pad>`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

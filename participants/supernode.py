@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from participants.flower import SuperNodeEndpoint
+from participants.supernode_child import NODE_FILE
 from superswarm.errors import Environment, Misconfigured
 from superswarm.io.certificates import ensure_server_files, node_key, write_private
 from superswarm.io.flowerenv import flower_environment, free_loopback_port
@@ -145,7 +146,9 @@ class SuperNode:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         home = self._run_folder / "flwr"
         home.mkdir(exist_ok=True)
-        environment = flower_environment(home.absolute())
+        environment = flower_environment(home.absolute()) | {
+            NODE_FILE: str((self._settings.state / "node-id").absolute()),
+        }
         with self._lock:
             if self._stop.is_set():
                 return

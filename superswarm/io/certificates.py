@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from superswarm.errors import DiskFull, Environment, Misconfigured
 AUTHORITY_DAYS: Final = 3650
 SERVER_DAYS: Final = 397
 RENEW_DAYS: Final = 30
+HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 BACKDATE: Final = dt.timedelta(minutes=10)  # for peers whose clocks are behind
 
 
@@ -119,9 +121,12 @@ def _general_name(name: str) -> x509.GeneralName:
     except ValueError:
         pass
     try:
-        return x509.DNSName(name.encode("idna").decode())
-    except (UnicodeError, ValueError):
-        raise Misconfigured(f"not a host name or address: {name!r}") from None
+        ascii_name = name.encode("idna").decode()
+    except UnicodeError:
+        ascii_name = ""
+    if not HOST_NAME.fullmatch(ascii_name):
+        raise Misconfigured(f"not a host name or address: {name!r}")
+    return x509.DNSName(ascii_name)
 
 
 def _write_authority(certificate: Path, key_file: Path) -> None:

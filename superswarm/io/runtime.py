@@ -156,7 +156,7 @@ def call(function: Callable[[T], R], request: T, *, patience: float = PATIENCE_S
                 raise Unavailable(f"the relay refuses a call: HTTP {status}") from None
         except httpx.TransportError:
             pass
-        except ValueError:  # not protobuf
+        except (httpx.RequestError, ValueError):  # compressed, endless, or not protobuf
             raise Malformed("the relay's answer is not what Flower's protocol has there") from None
         pause = _backoff(attempt)
         if time.monotonic() + pause > end:

@@ -18,7 +18,7 @@ class Box:
         body = (await receive())["body"]
         answer = b""
         self.calls += 1
-        if scope["path"] == "/push":
+        if scope["path"] in ("/push", "/broadcast"):
             self.boxes.setdefault(body, []).append(b"letter")
         elif self.boxes.get(body):
             answer = self.boxes[body].pop()
@@ -32,6 +32,7 @@ def layer(app: App) -> HeldPolls:
         polls={"/pull": lambda body: body},
         empty={"/pull": lambda answer: not answer},
         pushes={"/push": lambda body: [body]},
+        always={"/broadcast": b"a"},
     )
 
 
@@ -70,6 +71,18 @@ def test_a_poll_is_held_until_a_push_for_it() -> None:
         assert answer == b"letter"
         assert seconds < 1
         assert box.calls == 4  # no poll ran twice
+
+    asyncio.run(play())
+
+
+def test_a_path_may_wake_a_topic_whatever_its_body() -> None:
+    async def play() -> None:
+        app = layer(Box())
+        await request(app, "/pull", b"a", "5")
+        poll = asyncio.create_task(timed(app, b"a", "5"))
+        await asyncio.sleep(0.05)
+        await request(app, "/broadcast", b"a")
+        assert (await poll)[0] == b"letter"
 
     asyncio.run(play())
 

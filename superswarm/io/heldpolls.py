@@ -27,9 +27,10 @@ BODY_BYTES: Final = 1024**2  # of a poll or a push's metadata; a longer one is p
 class HeldPolls:
     """Holds polls until a push wakes their topic.
 
-    `polls` says, for a path, which topic a request's body polls; `pushes`, which topics it wakes (`always`: which one,
-    whatever the body, which is then not looked at); `empty`, whether a poll's answer said nothing. A topic that answered empty, and was not woken since, is held; so no poll is run
-    twice, which matters where requests carry a nonce.
+    `polls` says, for a path, which topic a request's body polls, and `empty`, whether its answer said nothing.
+    `pushes` says which topics a request's body wakes; `always`, which one it wakes whatever the body, which then
+    passes unread. A topic that answered empty, and was not woken since, is held; so no poll is run twice, which
+    matters where requests carry a nonce.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from coordinator.bundle import inert_bundle
 from coordinator.flower import serve as serve_aggregator
-from coordinator.mailroom import Delivery, Letter, Mailroom
+from coordinator.mailroom import Delivery, Mailroom, Outgoing
 from coordinator.relay import Relay, RelaySettings
 from participants.flower import serve as serve_participant
 from participants.supernode import SuperNode, SuperNodeSettings, enroll
@@ -167,7 +167,7 @@ def settle(room: Mailroom, tickets: list[str], *, seconds: float = 60) -> list[D
 
 
 def exchange(room: Mailroom, peers: list[int], kind: str, parcel: Parcel) -> list[Parcel | None]:
-    tickets = room.post_all([Letter(peer, kind, parcel) for peer in sorted(peers)], ttl=600)
+    tickets = room.post_all([Outgoing(peer, kind, parcel) for peer in sorted(peers)], ttl=600)
     return [delivery.parcel for delivery in settle(room, tickets)]
 
 
@@ -204,7 +204,7 @@ def test_a_shared_body_is_stored_once(lab: Lab) -> None:
     counts: list[int] = []
 
     def program(room: Mailroom, run: str) -> None:
-        letters = [Letter(peer, "echo", Parcel(b"%d" % peer, BODY)) for peer in lab.idle_peers]
+        letters = [Outgoing(peer, "echo", Parcel(b"%d" % peer, BODY)) for peer in lab.idle_peers]
         room.post_all(letters, ttl=600)
         room.post(lab.idle_peers[0], "echo", Parcel(b"again", BODY), ttl=600)
         with sqlite3.connect(f"file:{lab.relay.log_file.with_name('state.db')}?mode=ro", uri=True) as database:

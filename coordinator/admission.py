@@ -143,9 +143,7 @@ class Admission:
         sessions = self._confirm(trainers, nodes, nonce, confirm, mine, at)
         return Admitted(tuple(sessions), {m: n.peer for m, n in nodes.items() if m in vouches}, at)
 
-    def _greet(
-        self, peers: Iterable[int], nonce: bytes
-    ) -> tuple[dict[MemberId, _Trainer], dict[MemberId, _Node]]:
+    def _greet(self, peers: Iterable[int], nonce: bytes) -> tuple[dict[MemberId, _Trainer], dict[MemberId, _Node]]:
         hello = Hello(
             manifest=self.attempt.manifest.digest.raw,
             epoch=self.attempt.manifest.manifest.epoch,

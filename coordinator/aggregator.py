@@ -24,7 +24,7 @@ from superswarm.crypto.channel import seal_broadcast
 from superswarm.errors import CohortTooSmall, Error, Malformed, NoGrant, NotVouched, Unavailable, WrongShapes
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
 from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
-from superswarm.updates.round import MemberMetrics, Round, Update, released
+from superswarm.updates.round import MemberMetrics, Released, Round, Update, released
 from superswarm.values import Digest, MemberId, Role
 from superswarm.wire import Parcel, party
 
@@ -84,8 +84,9 @@ class Aggregator:
         rounds = min(self.manifest.manifest.job.rounds, self.grant.grant.rounds)
         self._gather()
         state = self._begin()
-        for number in range(state.rounds + 1, rounds + 1):
-            if number > state.rounds + 1 or not self._cohort:
+        first = state.rounds + 1
+        for number in range(first, rounds + 1):
+            if number > first:
                 self._admit_late()
             state = self._round(number, state)
         self._evaluate(rounds, state)
@@ -321,7 +322,7 @@ class Aggregator:
         news = released(metrics, clause, to="members")
         if news:
             for member in self._nodes:
-                self.postman.write(member, "metrics", number, rfc8785.dumps(dict(news)))
+                self.postman.write(member, "metrics", number, _canonical(news))
 
     def _publish(self, state: _Global) -> None:
         """Seal the result for its recipients and bring it to their nodes."""
@@ -356,3 +357,8 @@ class Aggregator:
 
 def _holding(prepared: Prepared, state: _Global) -> Prepared:
     return Prepared(spec=prepared.spec, examples=prepared.examples, rounds=state.rounds, digest=state.digest.raw)
+
+
+def _canonical(news: Released) -> bytes:
+    """Released metrics as canonical JSON (RFC 8785)."""
+    return rfc8785.dumps({name: dict(value) if isinstance(value, Mapping) else value for name, value in news.items()})

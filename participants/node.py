@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from participants.mailbox import Mailbox
@@ -17,12 +17,13 @@ from superswarm.attestation.evidence import NONCE_BYTES, Evidence, SessionKeys, 
 from superswarm.attestation.handshake import Attempt, check_pairing, judge_aggregator, judge_trainer, open_attempt
 from superswarm.attestation.messages import AskVouch, Hello, Here, Refused, Vouched
 from superswarm.consortium.approval import ApprovedManifest
+from superswarm.consortium.documents import load_json
 from superswarm.consortium.vouch import sign_vouch
-from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.letter import Letter, open_letter
-from superswarm.crypto.signing import SigningKey, VerifyingKey
+from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Malformed, NotVouched, OtherManifest
-from superswarm.values import LIMITS, Digest, MemberId, Role
+from superswarm.io.keystore import MemberKeys
+from superswarm.values import LIMITS, Digest, Role
 from superswarm.wire import Parcel, join, party, split
 
 PENDING = 16  # challenges that may be open at once
@@ -39,18 +40,9 @@ class VouchRecord(Protocol):
 class ResultStore(Protocol):
     """Where a node keeps the results it receives, still sealed."""
 
-    def store(self, run: str, container: bytes, signer: VerifyingKey) -> None:
+    def store(self, run: str, container: bytes, signer: VerifyingKey) -> object:
         """Check and keep a container; raises before anything half-written is visible."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class MemberKeys:
-    """A member's private keys; they stay in the node."""
-
-    signing: SigningKey
-    kem: KemKey
-    pairing: bytes = field(repr=False)  # shared with the member's own trainer only
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +61,6 @@ class Node:
     def __init__(
         self,
         *,
-        member: MemberId,
         manifest: ApprovedManifest,
         keys: MemberKeys,
         record: VouchRecord,
@@ -78,10 +69,10 @@ class Node:
         monotonic: Callable[[], float] = time.monotonic,
         notify: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
-        if manifest.verifying_key(member) != keys.signing.public:
-            raise OtherManifest(f"the manifest gives {member} another signing key than the one at hand")
-        self.member, self.manifest = member, manifest
-        self.mailbox = Mailbox(party(Role.NODE, member))
+        if manifest.verifying_key(keys.member) != keys.signing.public:
+            raise OtherManifest(f"the manifest gives {keys.member} another signing key than the one at hand")
+        self.member, self.manifest = keys.member, manifest
+        self.mailbox = Mailbox(party(Role.NODE, keys.member))
         self._keys, self._record, self._results = keys, record, results
         self._now, self._monotonic, self._notify = now, monotonic, notify
         self._open: dict[bytes, _Challenge] = {}
@@ -126,11 +117,11 @@ class Node:
         attempt, at = challenge.attempt, self._now()
         # (2) It is the approved code on an approved platform, and these are its keys.
         judge_aggregator(attempt, challenge.keys, ask.nonces, mine, Evidence.parse(ask.evidence), at)
-        # (3) So is my own trainer, if it is there.
-        trainer = self._judge_own_trainer(ask, challenge, mine, at) if ask.trainer_evidence else b""
-        # (4) It is the only aggregator of this attempt that I ever vouch for; durable before I answer.
+        # (3) It is the only aggregator of this attempt that I ever vouch for; durable before I answer.
         self._record.claim(attempt.run, attempt.number, challenge.keys.digest)
         self._aggregator = attempt.run, challenge.keys.signing
+        # (4) I vouch for my own trainer only if it holds up too; the aggregator does not answer for it.
+        trainer = self._vouch_for_trainer(ask, challenge, mine, at) if ask.trainer_evidence else b""
         self._notify("vouched", run=attempt.run, attempt=attempt.number, trainer=bool(trainer))
         nonce = combine_nonces(list(ask.nonces))
         vouch = attempt.vouch(Role.AGGREGATOR, None, self.member, challenge.keys.digest, nonce, at)
@@ -139,13 +130,20 @@ class Node:
             trainer=trainer,
         )
 
+    def _vouch_for_trainer(self, ask: AskVouch, challenge: _Challenge, mine: bytes, at: int) -> bytes:
+        """The vouch for my own trainer, or nothing, with the reason told to the member."""
+        try:
+            return self._judge_own_trainer(ask, challenge, mine, at)
+        except Error as error:
+            self._notify("trainer refused", error=error.code, why=str(error))
+            return b""
+
     def _judge_own_trainer(self, ask: AskVouch, challenge: _Challenge, mine: bytes, at: int) -> bytes:
         keys, nonces = SessionKeys.parse(ask.trainer_keys), [challenge.aggregator_nonce, mine]
         attempt, evidence, nonce = challenge.attempt, Evidence.parse(ask.trainer_evidence), combine_nonces(nonces)
         # (1) The member started it: it holds the pairing key.
-        check_pairing(
-            self._keys.pairing, attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence), ask.pairing
-        )
+        binding = attempt.binding(Role.TRAINER, self.member, keys, nonce, evidence)
+        check_pairing(self._keys.pairing, binding, ask.pairing)
         # (2) It is the approved code on an approved platform.
         judge_trainer(attempt, self.member, keys, nonces, evidence, at)
         vouch = attempt.vouch(Role.TRAINER, self.member, self.member, keys.digest, nonce, at)
@@ -165,7 +163,8 @@ class Node:
                 raise NotVouched("a letter from nobody that this node vouched for")
             text = open_letter(letter, me=self.mailbox.me, key=self._keys.kem, sender=self._aggregator[1])
             self.mailbox.accept(letter)
-            self._notify(letter.header.kind, run=letter.header.run, round=letter.header.round, news=text)
+            news = load_json(text, "aggregator's letter")
+            self._notify(letter.header.kind, run=letter.header.run, round=letter.header.round, metrics=news)
         except Error as error:
             self._notify("letter refused", error=error.code, why=str(error))
 

@@ -27,13 +27,20 @@ def pack(*fields: Field) -> bytes:
             case bytes():
                 parts += [HEADER.pack(b"b", len(field)), field]
             case str():
-                text = field.encode()
+                text = _encode(field)
                 parts += [HEADER.pack(b"s", len(text)), text]
             case int() if not isinstance(field, bool) and 0 <= field < 2**63:
                 parts += [HEADER.pack(b"i", 8), field.to_bytes(8, "big")]
             case _:
                 raise TypeError(f"cannot pack {type(field).__name__}")
     return b"".join(parts)
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+        raise Malformed("a text holds something that is no character") from None
 
 
 def unpack(data: bytes, *kinds: type, limit: int = LIMITS.head_bytes) -> list[Any]:

@@ -17,7 +17,6 @@ from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run, RunNotRunningException
-from flwr.supercore.task_identity import TaskIdentity
 
 from superswarm import errors
 from superswarm.io.parcels import from_record, to_record
@@ -125,7 +124,6 @@ class InProcessGrid(Grid):
         self._left_over: dict[str, list[Message]] = {}
         self.offline: set[int] = set()
         self.stopped = False
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1  # Message() reads these
 
     def __enter__(self) -> InProcessGrid:
         return self

@@ -1,4 +1,4 @@
-"""A whole consortium in memory: authorities, simulated TEEs, nodes, trainers, an aggregator, and a relay that may cheat.
+"""A whole consortium in memory: authorities, simulated TEEs, nodes, trainers, an aggregator, a relay that may cheat.
 
 Everything but the transport and the learner is the product's own code, behind its real interfaces.
 """
@@ -18,7 +18,7 @@ from coordinator.exchange import Timing
 from coordinator.flower import GridMailroom
 from coordinator.mailroom import Mailroom
 from coordinator.postman import Postman
-from participants.node import MemberKeys, Node
+from participants.node import Node
 from participants.trainer import Trainer
 from superswarm.attestation.evidence import Attester
 from superswarm.attestation.handshake import Attempt
@@ -27,6 +27,7 @@ from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import approve_grant
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import SecondAggregator
+from superswarm.io.keystore import MemberKeys
 from superswarm.updates.adapter import Adapter, AdapterSpec
 from superswarm.values import Digest, Measurement, MemberId
 from tests import consortia
@@ -136,7 +137,7 @@ class Diary:
 
 
 class SimulatedConsortium:
-    """Members with a node and a trainer each, and an operator. Peers are numbered 1, 2, … (nodes), 11, 12, … (trainers)."""
+    """Members with a node and a trainer each, and an operator. Nodes are peers 1, 2, …; trainers 11, 12, …"""
 
     def __init__(self, *names: str, **changes: Any) -> None:
         self.names = names or HOSPITALS
@@ -147,7 +148,12 @@ class SimulatedConsortium:
         ]
         coordinator = {"name": "Operator", "development_authority": str(authority("operator").spki_digest)}
         job = consortia.manifest_data()["job"] | {"rounds": 3}
-        rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": min(2, len(self.names)), "round_seconds": 3}
+        rule = {
+            "rule": "fedavg",
+            "weighting": "examples",
+            "minimum_cohort": min(2, len(self.names)),
+            "round_seconds": 3,
+        }
         self.data = {"coordinator": coordinator, "job": job, "aggregation": rule} | changes
         self.manifest: ApprovedManifest = consortia.approved(*entries, **self.data)
         self.entries = entries
@@ -174,9 +180,8 @@ class SimulatedConsortium:
         return Digest.of(f"pairing {name}".encode()).raw
 
     def node(self, name: str, **changes: Any) -> Node:
-        keys = MemberKeys(consortia.signing_key(name), consortia.kem_key(name), self.pairing(name))
+        keys = MemberKeys(MemberId(name), consortia.signing_key(name), consortia.kem_key(name), self.pairing(name))
         arguments: dict[str, Any] = {
-            "member": MemberId(name),
             "manifest": self.manifest,
             "keys": keys,
             "record": self.records[name],
@@ -202,7 +207,9 @@ class SimulatedConsortium:
         handlers |= {self.trainer_peer(name): trainer.handle for name, trainer in self.trainers.items()}
         return InProcessGrid(handlers | extra.get("handlers", {}), tamper)
 
-    def aggregator(self, mailroom: Mailroom, *, attempt: int = 1, join_seconds: float = 1.0, **grant: Any) -> Aggregator:
+    def aggregator(
+        self, mailroom: Mailroom, *, attempt: int = 1, join_seconds: float = 1.0, **grant: Any
+    ) -> Aggregator:
         diary = self.diary("aggregator")
         signed = consortia.signed_grant(self.manifest, **({"rounds": 3} | grant))
         approved = approve_grant(signed, self.manifest)
@@ -243,7 +250,9 @@ class SimulatedConsortium:
         for _ in range(rounds):
             trained = [replace(p, rounds=[], delay=0.0).train(adapter, 0)[0] for p in people]
             adapter = {
-                name: sum(t[name].astype(np.float64) * p.examples / total for t, p in zip(trained, people, strict=True))
+                name: sum(
+                    t[name].astype(np.float64) * p.examples / total for t, p in zip(trained, people, strict=True)
+                )
                 for name in adapter
             }
         return adapter

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.utils import CryptographyDeprecationWarning
 
 from superswarm.attestation.reasons import Fault, Reason
 from superswarm.errors import Malformed, TooLarge
@@ -36,6 +36,7 @@ class Certificate:
     key: object = field(repr=False)  # the subject's public key
     spki: Digest
     subject: str  # RFC 4514
+    serial: int
     begins: int  # unix seconds
     ends: int
     extensions: dict[str, bytes] = field(repr=False)  # those that cryptography does not know, by dotted OID
@@ -61,10 +62,13 @@ class RevocationList:
 
 @contextmanager
 def _decoding(what: str) -> Iterator[None]:
-    """Turn whatever decoding raises into Malformed. AMD's serial number 0 is legal here: it is AMD's choice."""
+    """Turn whatever decoding raises into Malformed.
+
+    `cryptography` warns of names that are too long, and of AMD's serial number 0, which is AMD's choice.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            warnings.simplefilter("ignore")
             yield
     except (
         ValueError,
@@ -78,6 +82,7 @@ def _decoding(what: str) -> Iterator[None]:
         raise Malformed(f"{what} is not a certificate or CRL that can be read") from None
 
 
+@lru_cache(maxsize=64)  # a vendor's intermediate certificates come with every piece of evidence
 def load_certificate(data: bytes, what: str = "a certificate") -> Certificate:
     """Parse one certificate, DER or PEM. Raises Malformed, or TooLarge over the cap."""
     if len(data) > CERTIFICATE_BYTES:
@@ -111,11 +116,13 @@ def _certificate(raw: x509.Certificate) -> Certificate:
         elif isinstance(value, x509.UnrecognizedExtension):
             unknown[extension.oid.dotted_string] = value.value
     key = raw.public_key()
+    _whole_bytes(raw.public_bytes(Encoding.DER), raw.signature)
     return Certificate(
         raw=raw,
         key=key,
         spki=Digest.of(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
         subject=raw.subject.rfc4514_string(),
+        serial=raw.serial_number,
         begins=_seconds(raw.not_valid_before_utc),
         ends=_seconds(raw.not_valid_after_utc),
         extensions=unknown,
@@ -133,12 +140,19 @@ def load_crl(data: bytes, what: str = "a CRL") -> RevocationList:
         raw = x509.load_pem_x509_crl(data) if pem else x509.load_der_x509_crl(data)
         following = raw.next_update_utc
         _ = raw.extensions, raw.issuer, raw.signature_algorithm_oid
+        _whole_bytes(raw.public_bytes(Encoding.DER), raw.signature)
         return RevocationList(
             raw=raw,
             this_update=_seconds(raw.last_update_utc),
             next_update=None if following is None else _seconds(following),
             serials=frozenset(revoked.serial_number for revoked in raw),
         )
+
+
+def _whole_bytes(der: bytes, signature: bytes) -> None:
+    """The signature, a BIT STRING at the very end, claims no unused bits: that count is not signed, nor decoded."""
+    if der[-len(signature) - 1 :] != b"\0" + signature:
+        raise ValueError
 
 
 def _seconds(moment: datetime) -> int:

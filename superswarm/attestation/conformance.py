@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from superswarm.attestation import baseline
+from superswarm.attestation.nvidia.cases import judge_device_case, judge_manifest_case
 from superswarm.attestation.reasons import Fault, Reason
 from superswarm.attestation.snp import chain as snp
 from superswarm.attestation.snp import judge as snp_judge
@@ -210,4 +211,10 @@ def _with(error: EvidenceRejected, faults: Iterable[Fault]) -> EvidenceRejected:
     return EvidenceRejected(error.reason, str(error), *error.reasons[1:], *(fault.reason for fault in faults))
 
 
-JUDGES: dict[str, Judge] = {"sev-snp": judge_snp, "azure-vtpm": judge_vtpm, "tdx": judge_tdx_case}
+JUDGES: dict[str, Judge] = {
+    "sev-snp": judge_snp,
+    "tdx": judge_tdx_case,
+    "azure-vtpm": judge_vtpm,
+    "nvidia-gpu": judge_device_case,
+    "nvidia-rim": judge_manifest_case,
+}

@@ -28,7 +28,6 @@ from superswarm.errors import Malformed, NoGrant, NotVouched, OtherManifest
 from superswarm.values import LIMITS, Digest, MemberId, Role
 from superswarm.wire import pack
 
-
 HANDSHAKE_TAG = "superswarm/v1/handshake"
 PAIRING_KEY_BYTES = 32
 

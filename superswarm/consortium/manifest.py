@@ -72,6 +72,14 @@ class Clause(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @classmethod
+    def from_data(cls, data: object) -> Self:
+        """Read plain data. Raises Malformed naming each faulty field."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise Malformed(f"the {cls.__name__.lower()} has faults:\n{describe(error)}") from None
+
 
 class Member(Clause):
     """An organisation, the keys that speak for it, and what it brings."""
@@ -245,13 +253,6 @@ class Manifest(Clause):
         if manifest.to_json() != raw:
             raise Malformed("the manifest's JSON is not in canonical form (RFC 8785)")
         return manifest
-
-    @classmethod
-    def from_data(cls, data: dict[str, Any]) -> Self:
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise Malformed(f"the manifest has faults:\n{describe(error)}") from None
 
     def to_data(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_none=True)

@@ -130,8 +130,9 @@ def _owners_touched(current: Manifest, new: Manifest, changed: tuple[str, ...]) 
     if not touched:
         return
     clauses = ", ".join(clause for clause in CLAUSES if clause in touched)
+    verb = "touches" if len(touched) == 1 else "touch"
     for member in sorted(_stakeholders(current, new, every_asset="workloads" in touched)):
-        yield member, f"{VETO}{clauses} decide what becomes of what it brings"
+        yield member, f"{VETO}{clauses} {verb} what it brings"
 
 
 def _stakeholders(current: Manifest, new: Manifest, *, every_asset: bool) -> set[MemberId]:

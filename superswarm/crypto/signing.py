@@ -94,10 +94,13 @@ class SigningKey:
 
 
 def decode_key(prefix: str, text: str) -> bytes:
-    """Read a key written as a prefix and base64; Malformed otherwise."""
+    """Read a key written as a prefix and base64, in the one way that each key is written; Malformed otherwise."""
     if not text.startswith(prefix):
         raise Malformed(f"a key of this kind is written {prefix} and base64")
     try:
-        return base64.b64decode(text.removeprefix(prefix), validate=True)
+        raw = base64.b64decode(text.removeprefix(prefix), validate=True)
     except ValueError:
         raise Malformed("a key is not valid base64") from None
+    if prefix + base64.b64encode(raw).decode() != text:
+        raise Malformed("a key's base64 is not canonical")
+    return raw

@@ -16,9 +16,10 @@ HEAVIEST = 2**53  # the last weight below which float64 holds every whole number
 class StreamingMean:
     """Weighted federated averaging (arXiv:1602.05629), one update at a time: Σ wᵢ·xᵢ / Σ wᵢ.
 
-    Sums in float64: for 16 heavy-tailed updates that gives the exact mean rounded once to float32 (error 6e-8 of
-    each value), in the memory and time of a compensated float32 sum; a plain float32 running mean takes half of both
-    and is off by up to 10% of small values. Holds twice the bytes of one update; `result` makes one more.
+    Sums in float64: of 16 heavy-tailed updates that gives the exact mean, rounded once to float32 (6e-8 of each
+    value). A compensated float32 sum takes as much memory and more time, and a plain one half of both, but either may
+    be off by a fifth of a value near zero (`benchmarks/aggregation.py`). Holds twice the bytes of one update;
+    `result` makes one more.
     """
 
     def __init__(self, spec: AdapterSpec) -> None:

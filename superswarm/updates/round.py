@@ -148,7 +148,8 @@ class Round:
         return RoundResult(round=self.number, adapter=self._mean.result(), metrics=dict(self._metrics))
 
 
-Released: TypeAlias = Mapping[str, float] | Mapping[MemberId, Mapping[str, float]]
+Released: TypeAlias = Mapping[str, float | Mapping[str, float]]
+"""Metric to value, or member to metric to value."""
 
 
 def released(metrics: Mapping[MemberId, MemberMetrics], clause: Metrics, *, to: Audience) -> Released:

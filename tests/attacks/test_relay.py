@@ -1,4 +1,4 @@
-"""The relay attacks: it drops, repeats, reorders, swaps between members, edits, replays, and answers in another's name.
+"""The relay attacks: it drops, repeats, reorders, swaps, edits, replays, and answers in another's name.
 
 Each attack hits carol; alice and bob are enough for the minimum cohort, so the run goes on without her and ends with
 the exact mean of those whose messages were whole.

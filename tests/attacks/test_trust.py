@@ -12,6 +12,7 @@ from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.messages import Hello, Shown
 from superswarm.consortium.approval import approve
 from superswarm.errors import CohortTooSmall, NoGrant, OtherManifest
+from superswarm.io.keystore import MemberKeys
 from superswarm.values import MemberId
 from superswarm.wire import Parcel
 from tests import consortia
@@ -53,7 +54,9 @@ class TestTrainer:
         consortium.trainers["carol"] = consortium.trainer("carol", attester=tee("alice"))
         refused(consortium, "EvidenceRejected:root-untrusted", "EvidenceRejected:authority")
 
-    def test_approved_code_that_claims_a_name_without_that_members_vouch(self, consortium: SimulatedConsortium) -> None:
+    def test_approved_code_that_claims_a_name_without_that_members_vouch(
+        self, consortium: SimulatedConsortium
+    ) -> None:
         """An impostor with approved code on an approved machine answers as carol; carol's node does not know it."""
         impostor = consortium.trainer("carol", pairing_key=bytes(32))
         consortium.trainers["carol"] = impostor
@@ -165,7 +168,7 @@ class TestAggregator:
             aggregator.admission.grant_bytes = weak.to_bytes()
             with pytest.raises(CohortTooSmall):
                 aggregator.run()
-        assert consortium.diary("node/bob").errors == ["NoGrant"]
+        assert set(consortium.diary("node/bob").errors) == {"NoGrant"}
         assert "NoGrant" in consortium.diary("trainer/bob").errors
 
     def test_an_expired_grant(self, consortium: SimulatedConsortium) -> None:
@@ -199,7 +202,7 @@ class TestAggregator:
 class TestOwner:
     def test_a_node_with_another_key_does_not_start(self, consortium: SimulatedConsortium) -> None:
         with pytest.raises(OtherManifest):
-            consortium.node("carol", member=MemberId("alice"))
+            consortium.node("carol", keys=MemberKeys.generate("carol"))
 
     def test_a_trainer_of_nobody_does_not_start(self, consortium: SimulatedConsortium) -> None:
         with pytest.raises(OtherManifest):

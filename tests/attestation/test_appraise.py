@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from consortia import DATA, approved, member
 from failures import with_qe, with_tcb
 from minting import CODE, NOW, Machine, machine
 
@@ -27,6 +26,7 @@ from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import BindingMismatch, EvidenceRejected, UnapprovedMeasurement
 from superswarm.values import Digest, Measurement, MemberId, Role
+from tests.consortia import DATA, approved, member
 
 OTHER_CODE = Measurement(hashlib.sha384(b"other code").digest())
 KEYS = SessionKeys(kem=KemKey.generate().public, signing=SigningKey.generate().public)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.flower import GridMailroom
-from coordinator.mailroom import Delivery, Letter
+from coordinator.mailroom import Delivery, Outgoing
 from superswarm.errors import Malformed, RunStopped
 from superswarm.wire import Parcel
 from tests.grid import Handler, InProcessGrid, Relay, Tamper, Transit, drop, flip
@@ -32,7 +32,7 @@ def settle(room: GridMailroom, tickets: list[str], *, seconds: float = 0.5) -> l
 def exchange(tamper: Tamper | None = None) -> list[Delivery]:
     with InProcessGrid({1: echo(b"one"), 2: echo(b"two")}, tamper) as grid:
         room = GridMailroom(grid)
-        return settle(room, room.post_all([Letter(peer, "hello", PARCEL) for peer in (1, 2)], ttl=60))
+        return settle(room, room.post_all([Outgoing(peer, "hello", PARCEL) for peer in (1, 2)], ttl=60))
 
 
 def test_every_peer_answers_its_own_ticket() -> None:

@@ -145,7 +145,7 @@ def _crl_faults(certificates: Certificates) -> Iterator[Fault]:
         return
     if not signed_crl(crl, root):
         yield Fault(Reason.CRL_INVALID, f"{root.name} did not sign the CRL")
-    elif {signer.raw.serial_number, root.raw.serial_number} & crl.serials:
+    elif {signer.serial, root.serial} & crl.serials:
         yield Fault(Reason.CERTIFICATE_REVOKED, f"{root.name} revoked the key that signed the endorsement key")
 
 
@@ -212,8 +212,8 @@ def load_certificates(report: Report, endorsements: Mapping[str, bytes]) -> Cert
     product = vek.product or report.product
     signer, root = _first(endorsements, SIGNERS), _first(endorsements, AMD_ROOTS)
     if product is not None:
-        signer = signer or published(product, "asvk" if vek.kind is KeyKind.VLEK else "ask")
-        root = root or published(product, "ark")
+        signer = published(product, "asvk" if vek.kind is KeyKind.VLEK else "ask") if signer is None else signer
+        root = published(product, "ark") if root is None else root
     if signer is None or root is None:
         raise rejected(Fault(Reason.COLLATERAL_MISSING, "the evidence lacks AMD's signing key or root certificate"))
     crl = _first(endorsements, CRLS)

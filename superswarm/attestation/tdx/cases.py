@@ -8,7 +8,7 @@ from superswarm.attestation import baseline
 from superswarm.attestation.reasons import Fault, Reason, rejected
 from superswarm.attestation.tdx.collateral import parse_collateral
 from superswarm.attestation.tdx.judge import domain_faults, image_of, judge_tdx
-from superswarm.attestation.tdx.quote import parse_quote
+from superswarm.attestation.tdx.quote import parse_quote, without_padding
 from superswarm.attestation.tdx.verify import EVENT_LOG, EVENT_LOG_TABLE, verify_tdx
 from superswarm.errors import EvidenceRejected, Malformed
 
@@ -20,10 +20,11 @@ def judge_tdx_case(files: Mapping[str, bytes], consents: frozenset[str], at: int
     """Judge files under consents at a time (unix seconds). Raises EvidenceRejected or Malformed."""
     if QUOTE not in files:
         raise Malformed(f"the case has no {QUOTE}")
-    td = parse_quote(files[QUOTE]).td
+    quote = without_padding(files[QUOTE])
+    td = parse_quote(quote).td
     policy = baseline.tdx_policy(consents, image_of(td))
     try:
-        verified = verify_tdx(files[QUOTE], endorsements(files), at)
+        verified = verify_tdx(quote, endorsements(files), at)
     except EvidenceRejected as error:
         others = [fault.reason for fault in domain_faults(td, policy)]
         raise EvidenceRejected(error.reason, str(error), *error.reasons[1:], *others) from None

@@ -116,6 +116,20 @@ def parse_quote(data: bytes) -> TdxQuote:
     )
 
 
+def without_padding(raw: bytes) -> bytes:
+    """The quote alone, where a service returns it in a buffer of fixed size with zeros behind it (Azure, Linux).
+
+    Where the quote ends, its own lengths say; `parse_quote` wants exactly that many bytes.
+    """
+    (version,) = struct.unpack_from("<H", raw.ljust(2, b"\0"))
+    end = HEADER.size + (TD_10.size if version == 4 else BODY.size)
+    if version == 5 and len(raw) >= end:
+        end += struct.unpack_from("<I", raw, end - 4)[0]
+    if len(raw) >= end + 4:
+        end += 4 + struct.unpack_from("<I", raw, end)[0]
+    return raw[:end] if version in (4, 5) and not any(raw[end:]) else raw
+
+
 def _header(reader: _Reader) -> QuoteHeader:
     version, key_type, tee_type, qe_svn, pce_svn, vendor, user = reader.unpack(HEADER.format)
     if version not in (4, 5):

@@ -1,0 +1,236 @@
+"""The relay: Flower's SuperLink as a mailbox. It holds ciphertext, sizes and times, and no key that opens any of it.
+
+The state folder holds everything: restarting with the same one continues with the same members and runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from coordinator.control import RelayControl
+from coordinator.flower import RelayEndpoint
+from coordinator.superlink import Settings
+from superswarm.errors import Environment, Error
+from superswarm.io.certificates import ServerFiles, ensure_server_files, write_private
+from superswarm.io.flowerenv import flower_environment, require_free_port
+from superswarm.io.processes import Child, spawn
+
+log = logging.getLogger(__name__)
+READY_SECONDS: Final = 60.0
+WATCH_SECONDS: Final = 0.5
+RESTART_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
+STEADY_SECONDS: Final = 60.0
+LOG_BYTES: Final = 8 * 1024**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """How a relay runs."""
+
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 8443
+    names: Sequence[str] = ("localhost", "127.0.0.1")  # under which members reach it
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a relay's operator sees in passing: numbers only."""
+
+    registered: int
+    online: int
+    runs_open: int
+    runs: int
+    messages: int  # waiting to be fetched, requests and replies
+    stored_bytes: int  # the database with its log
+
+
+class Relay:
+    """A SuperLink that runs until stopped: restarted when it ends, killed with its program. A context manager."""
+
+    def __init__(self, settings: RelaySettings) -> None:
+        self._settings = settings
+        self._stop = threading.Event()
+        self._child: Child | None = None
+        self._lock = threading.Lock()
+        self._watcher = threading.Thread(target=self._watch, name="relay-watch", daemon=True)
+        self.restarts = 0
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.running
+
+    @property
+    def authority_file(self) -> Path:
+        """The certificate that members and the aggregator pin. Public."""
+        return self._settings.state / "relay-ca.crt"
+
+    @property
+    def secret_file(self) -> Path:
+        """The secret by which the relay knows its aggregator. For the aggregator's operator only; opens nothing."""
+        return self._settings.state / "superexec.secret"
+
+    @property
+    def log_file(self) -> Path:
+        return self._settings.state / "relay.log"
+
+    def endpoint(self, name: str | None = None) -> RelayEndpoint:
+        """Where the aggregator connects: `name` (default: the first of the certificate's) and this relay's port."""
+        address = f"{name or self._settings.names[0]}:{self._settings.port}"
+        return RelayEndpoint(address, self.authority_file.read_bytes(), self.secret_file.read_bytes())
+
+    def control(self) -> RelayControl:
+        """A connection to the operator's socket."""
+        return RelayControl(self._settings.state)
+
+    def start(self, stop: threading.Event | None = None) -> Self:
+        """Start; return once members can connect. PortTaken or Environment says why it cannot. `stop` abandons."""
+        settings = self._settings
+        require_free_port(settings.host, settings.port, hint="stop the other process, or configure another port")
+        self._launch(self._prepare())
+        self._await_ready(stop or threading.Event())
+        self._watcher.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop. Runs that are open fail unless the relay is back within a minute. Twice does no harm."""
+        self._stop.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+        with self._lock:
+            if self._child is not None:
+                self._child.stop()
+
+    def __enter__(self) -> Self:
+        return self if self.running else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def tally(self) -> Tally:
+        """Count what there is. Environment if the relay does not answer."""
+        with self.control() as control:
+            nodes, runs = control.nodes(), control.runs()
+        return Tally(
+            registered=len(nodes),
+            online=sum(node.status == "online" for node in nodes),
+            runs_open=sum(run.status != "finished" for run in runs),
+            runs=len(runs),
+            messages=stored_messages(self._database),
+            stored_bytes=sum(path.stat().st_size for path in self._settings.state.glob("state.db*")),
+        )
+
+    def collect(self) -> Iterable[Metric]:
+        """Be a Prometheus collector: register it with a CollectorRegistry."""
+        try:
+            tally = self.tally()
+        except Error:
+            tally = None
+        yield GaugeMetricFamily("superswarm_relay_up", "1 if the relay answers.", value=int(tally is not None))
+        yield GaugeMetricFamily("superswarm_relay_restarts", "Times the SuperLink was restarted.", self.restarts)
+        if tally is None:
+            return
+        for name, text, value in (
+            ("nodes_registered", "SuperNodes that may connect.", tally.registered),
+            ("nodes_online", "SuperNodes that are connected.", tally.online),
+            ("runs_open", "Runs that have not ended.", tally.runs_open),
+            ("messages_stored", "Sealed messages that wait to be fetched.", tally.messages),
+            ("stored_bytes", "Size of the relay's database in bytes.", tally.stored_bytes),
+        ):
+            yield GaugeMetricFamily(f"superswarm_relay_{name}", text, value)
+
+    @property
+    def _database(self) -> Path:
+        return self._settings.state / "state.db"
+
+    def _prepare(self) -> Settings:
+        """Make what is missing in the state folder; what is there stays."""
+        settings, folder = self._settings, self._settings.state
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise Environment(f"cannot make {folder}: {error.strerror}") from None
+        tls: ServerFiles = ensure_server_files(folder, settings.names, prefix="relay")
+        if not self.secret_file.exists():
+            write_private(self.secret_file, secrets.token_hex(32).encode())
+        return Settings(
+            state=str(folder.absolute()),
+            host=settings.host,
+            port=settings.port,
+            authority=str(tls.authority.absolute()),
+            certificate=str(tls.certificate.absolute()),
+            key=str(tls.key.absolute()),
+            secret=str(self.secret_file.absolute()),
+        )
+
+    def _launch(self, settings: Settings | None = None) -> None:
+        folder = self._settings.state.absolute()
+        if settings is not None:
+            write_private(folder / "superlink.json", settings.to_json().encode())
+        if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        home = folder / "flwr"
+        home.mkdir(exist_ok=True)
+        with self._lock:
+            if self._stop.is_set():
+                return
+            self._child = spawn(
+                [sys.executable, "-m", "coordinator.superlink", str(folder / "superlink.json")],
+                name="relay",
+                log=self.log_file,
+                environment=flower_environment(home),
+            )
+
+    def _await_ready(self, stop: threading.Event) -> None:
+        end = time.monotonic() + READY_SECONDS
+        while not stop.is_set():
+            if self._child is None or not self._child.running:
+                raise Environment(f"the relay ended at once; its log is {self.log_file}")
+            with self.control() as control:
+                if control.healthy():
+                    return
+            if time.monotonic() > end:
+                raise Environment(f"the relay does not get ready; its log is {self.log_file}")
+            stop.wait(0.05)
+
+    def _watch(self) -> None:
+        """Start the SuperLink again when it ends: a run survives if it is back within the heartbeat."""
+        attempt, began = 0, time.monotonic()
+        while not self._stop.wait(WATCH_SECONDS):
+            if self.running:
+                continue
+            if time.monotonic() - began > STEADY_SECONDS:
+                attempt = 0
+            log.warning("the SuperLink ended; starting it again. Its log is %s", self.log_file)
+            if self._stop.wait(RESTART_SECONDS[min(attempt, len(RESTART_SECONDS) - 1)]):
+                return
+            attempt, began = attempt + 1, time.monotonic()
+            self.restarts += 1
+            self._launch()
+
+
+def stored_messages(database: Path) -> int:
+    """Count the messages in a SuperLink's database, without disturbing it."""
+    try:
+        with sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0) as connection:
+            ((count,),) = connection.execute(
+                "SELECT (SELECT COUNT(*) FROM message_ins) + (SELECT COUNT(*) FROM message_res)"
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise Environment(f"cannot read the relay's database: {error}") from None
+    return int(count)

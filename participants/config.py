@@ -1,0 +1,144 @@
+"""What a member configures: the node on its own premises, and the trainer in a TEE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from superswarm.io.config import Address, Config, FolderOrName, ListenAt, LogFormat, RelayAt
+from superswarm.values import MEMBER_ID
+
+MemberName = Annotated[
+    str,
+    Field(
+        pattern=rf"^{MEMBER_ID.pattern}$",
+        description="This member's id, as the manifest writes it.",
+        examples=["north"],
+    ),
+]
+ManifestFile = Annotated[
+    Path,
+    Field(
+        description="The signed manifest with all its epochs, as `superswarm manifest combine` writes it.",
+        examples=["manifest.json"],
+    ),
+]
+PinnedDigest = Annotated[
+    str | None,
+    Field(
+        pattern=r"^sha256:[0-9a-f]{64}$",
+        description="The digest of an epoch that this machine's owner trusts. The chain must contain it.",
+        examples=["sha256:" + "0" * 64],
+    ),
+]
+RelayAddress = Annotated[
+    RelayAt, Field(description="The relay, as the operator announces it.", examples=["localhost:8443"])
+]
+RelayAuthority = Annotated[
+    Path,
+    Field(
+        description="The certificate of the relay's authority (PEM), from the operator.\n"
+        "Guards availability, not secrecy: what the relay carries is sealed end to end.",
+        examples=["relay-ca.crt"],
+    ),
+]
+SupernodeKey = Annotated[
+    Path,
+    Field(
+        description="The private key by which the relay knows this SuperNode (EC, OpenSSH format).\n"
+        "Its public half goes to the operator. It opens nothing.",
+        examples=["supernode.key"],
+    ),
+]
+Log = Annotated[LogFormat, Field(description="`human` for people, `json` for one JSON object a line.")]
+
+
+class ParticipantConfig(Config):
+    """The node: it holds the member's keys and speaks for the member."""
+
+    member: MemberName
+    manifest: ManifestFile
+    pinned: PinnedDigest = None
+    keys: Annotated[
+        Path, Field(description="The member's private keys, made by `superswarm keys`.", examples=["north.keys"])
+    ]
+    passphrase_file: Annotated[
+        Path | None,
+        Field(
+            description="A file with the passphrase of `keys`. Without it, the passphrase is asked for.",
+            examples=["passphrase"],
+        ),
+    ] = None
+    relay: RelayAddress
+    relay_ca: RelayAuthority
+    supernode_key: SupernodeKey
+    state: Annotated[
+        Path,
+        Field(
+            description="A folder for what the node must never forget: epochs seen, aggregators vouched for.\n"
+            "Keep it on a disk that survives a restart. Losing it allows a second aggregator in one run."
+        ),
+    ] = Path("state")
+    results: Annotated[Path, Field(description="A folder for sealed results.")] = Path("results")
+    http: Annotated[
+        ListenAt,
+        Field(description='Where to serve /health and /metrics; "off" for nowhere. Nothing secret is served.'),
+    ] = Address("127.0.0.1", 9181)
+    log_format: Log = "human"
+
+
+class TrainerConfig(Config):
+    """The trainer: it holds the plaintext of the member's data, the model and the updates, in memory only."""
+
+    member: MemberName
+    manifest: ManifestFile
+    pinned: PinnedDigest = None
+    relay: RelayAddress
+    relay_ca: RelayAuthority
+    supernode_key: SupernodeKey
+    pairing: Annotated[
+        Path,
+        Field(
+            description="The pairing key, which only this member's node and trainer have: by it the node knows its\n"
+            "own trainer among all that run the same code. It opens nothing.",
+            examples=["north.pairing"],
+        ),
+    ]
+    model: Annotated[
+        FolderOrName,
+        Field(
+            description="The base model: a folder (written with / or ./ at its beginning) or a Hugging Face id.\n"
+            "It loads only if its digest is the manifest's.",
+            examples=["./model"],
+        ),
+    ]
+    train: Annotated[
+        Path,
+        Field(description="Training examples: JSON lines with prompt and completion.", examples=["data/train.jsonl"]),
+    ]
+    test: Annotated[
+        Path, Field(description="Held-out examples, in the same form, for evaluation.", examples=["data/test.jsonl"])
+    ]
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        Field(description="Where to train. Under a real manifest a GPU must be attested, or it is refused."),
+    ] = "auto"
+    threads: Annotated[int, Field(ge=0, le=1024, description="Threads for training on a CPU; 0 for all cores.")] = 0
+    platform_credentials: Annotated[
+        Path | None,
+        Field(
+            description="Only under a simulated manifest: the credentials of the simulated TEE, which the member's\n"
+            "development authority issued. Simulated evidence protects nothing.",
+            examples=["simulated-platform"],
+        ),
+    ] = None
+    state: Annotated[
+        Path, Field(description="A folder for the SuperNode's files. No plaintext is written there.")
+    ] = Path("trainer-state")
+    http: Annotated[
+        ListenAt,
+        Field(description='Where to serve /health and /metrics; "off" for nowhere.', examples=["127.0.0.1:9182"]),
+    ] = None
+    log_format: Log = "human"

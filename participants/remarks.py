@@ -1,0 +1,53 @@
+"""What a manifest tolerates, in words: the choices that a member should have seen before it signs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from superswarm.consortium.manifest import SIMULATED_WARNING, Manifest
+
+
+def tolerated(manifest: Manifest) -> list[str]:
+    """Every weakness that the manifest knowingly accepts, worst first."""
+    return [*_attestation(manifest), *_handling(manifest), *_power(manifest)]
+
+
+def _attestation(m: Manifest) -> Iterable[str]:
+    if m.simulated:
+        yield SIMULATED_WARNING
+    for role, workload in (("trainer", m.workloads.trainer), ("aggregator", m.workloads.aggregator)):
+        if len(workload.measurements) > 1:
+            yield f"{len(workload.measurements)} versions of the {role}'s code are accepted, an older one included"
+
+
+def _handling(m: Manifest) -> Iterable[str]:
+    if m.protection.mode == "attested":
+        yield (
+            "protection is attested: whoever breaks the aggregator's TEE sees each member's updates, from which "
+            "training data can be guessed"
+        )
+    if m.privacy.mechanism == "none":
+        yield (
+            "privacy is none: whoever receives the adapter may learn from it what it remembers of the data "
+            f"(recipients: {', '.join(m.result.recipients)})"
+        )
+    if len(m.trainers) > 1 and m.aggregation.minimum_cohort == 1:
+        yield "minimum_cohort is 1: a round may rest on one member's update, which the others then learn"
+    if len(m.trainers) == 2 or (len(m.trainers) > 2 and m.aggregation.minimum_cohort == 2):
+        yield (
+            "a round may rest on two members' updates: each of the two can compute the other's from the average, "
+            "if it can look into its own trainer's TEE"
+        )
+    if m.metrics.granularity == "member" and m.metrics.to:
+        yield f"{', '.join(m.metrics.release)} of single members are shown to {' and '.join(m.metrics.to)}"
+    if "operator" in m.metrics.to:
+        yield "the operator sees metrics"
+
+
+def _power(m: Manifest) -> Iterable[str]:
+    n = len(m.members)
+    if n > 1:
+        yield f"{m.quorum.run} of {n} members can start runs, and {m.quorum.members} can admit or exclude members"
+    contributors = set(m.trainers)
+    if n > 1 and len(contributors) == 1:
+        yield "one member brings all the data: the adapter shows what that member's data holds"

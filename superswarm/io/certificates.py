@@ -1,0 +1,208 @@
+"""Self-made TLS: an authority of one program's own, and server certificates under it (RFC 5280).
+
+Members pin the relay's authority by its file. TLS here guards availability and metadata; what matters is sealed end
+to end and does not rest on it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from superswarm.errors import DiskFull, Environment, Misconfigured
+
+AUTHORITY_DAYS: Final = 3650
+SERVER_DAYS: Final = 397
+RENEW_DAYS: Final = 30
+BACKDATE: Final = dt.timedelta(minutes=10)  # for peers whose clocks are behind
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """Where a server's TLS files lie. Peers get `authority`; the keys stay."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
+def ensure_server_files(folder: Path, names: Sequence[str], *, prefix: str) -> ServerFiles:
+    """Make, or keep, a server certificate for these DNS names and addresses under an authority of its own.
+
+    Restarting keeps the authority that members pinned. The server's certificate is made anew when it nears its end
+    or other names are asked for.
+    """
+    files = ServerFiles(folder / f"{prefix}-ca.crt", folder / f"{prefix}.crt", folder / f"{prefix}.key")
+    authority_key = folder / f"{prefix}-ca.key"
+    wanted = [_general_name(name) for name in names]
+    if not wanted:
+        raise Misconfigured("a server certificate needs at least one name")
+    if not (files.authority.exists() and authority_key.exists()):
+        _write_authority(files.authority, authority_key)
+        files.certificate.unlink(missing_ok=True)
+    if not _serves(files, wanted):
+        _write_server(files, authority_key, wanted)
+    return files
+
+
+def node_key(path: Path) -> str:
+    """Make, or keep, the key by which the relay knows a SuperNode; return its public half as an OpenSSH line.
+
+    Flower authenticates SuperNodes by ECDSA keys in OpenSSH form. The key opens nothing.
+    """
+    if path.exists():
+        key = _load_ssh(path)
+    else:
+        key = ec.generate_private_key(ec.SECP256R1())
+        write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    write_atomic(path.with_name(path.name + ".pub"), f"{public}\n".encode(), 0o644)
+    return public
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only this user may read, whole or not at all."""
+    write_atomic(path, data, 0o600)
+
+
+def write_atomic(path: Path, data: bytes, mode: int) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno == 28:
+            raise DiskFull(f"no disk space is left for {path}") from None
+        raise Environment(f"cannot write {path}: {error.strerror}") from None
+
+
+def _load_ssh(path: Path) -> ec.EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise Environment(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise Misconfigured(f"{path} is not an OpenSSH private key without a passphrase") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Misconfigured(f"{path} is not an elliptic-curve key: SuperNodes need ecdsa-sha2-nistp256")
+    return key
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(name.encode("idna").decode())
+    except (UnicodeError, ValueError):
+        raise Misconfigured(f"not a host name or address: {name!r}") from None
+
+
+def _write_authority(certificate: Path, key_file: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"superswarm {os.urandom(4).hex()}")])
+    built = (
+        _begin(name, name, key.public_key(), AUTHORITY_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign=False), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    write_private(key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_atomic(certificate, built.public_bytes(Encoding.PEM), 0o644)
+
+
+def _write_server(files: ServerFiles, authority_key: Path, names: Sequence[x509.GeneralName]) -> None:
+    authority = x509.load_pem_x509_certificate(files.authority.read_bytes())
+    signer = load_pem_private_key(authority_key.read_bytes(), None)
+    if not isinstance(signer, ec.EllipticCurvePrivateKey):
+        raise Environment(f"{authority_key} is not the key that was written there")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "superswarm relay")])
+    built = (
+        _begin(subject, authority.subject, key.public_key(), SERVER_DAYS)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(sign=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+            critical=False,
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    write_private(files.key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_atomic(files.certificate, built.public_bytes(Encoding.PEM), 0o644)
+
+
+def _begin(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, sign: bool) -> x509.KeyUsage:
+    """Key usage of a server (`sign`) or of an authority."""
+    return x509.KeyUsage(
+        digital_signature=sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=not sign,
+        crl_sign=not sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _serves(files: ServerFiles, names: Sequence[x509.GeneralName]) -> bool:
+    """Whether the certificate on disk covers these names, is under this authority, and has time left."""
+    if not (files.certificate.exists() and files.key.exists()):
+        return False
+    certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    authority = x509.load_pem_x509_certificate(files.authority.read_bytes())
+    if load_pem_private_key(files.key.read_bytes(), None).public_key() != certificate.public_key():
+        return False  # a crash between the two files
+    now = dt.datetime.now(dt.UTC)
+    if certificate.not_valid_after_utc - now < dt.timedelta(days=RENEW_DAYS):
+        return False
+    if certificate.issuer != authority.subject:
+        return False
+    covered = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(covered) == set(names)

@@ -1,0 +1,152 @@
+"""Results on disk: a node's folder of sealed containers, and opened adapters. Nothing half-written is visible."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from superswarm.crypto.hpke import KemKey
+from superswarm.crypto.signing import VerifyingKey
+from superswarm.errors import DiskFull, Environment, Error, Misconfigured, Mismatch
+from superswarm.updates.container import ResultHeader, check_signature, read_head
+from superswarm.updates.publish import open_container
+from superswarm.values import MemberId
+
+SUFFIX = ".result"
+SIGNER = ".signer"  # beside a result: the key that this node vouched for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResult:
+    """A sealed result in a node's folder, checked when it came in."""
+
+    path: Path
+    header: ResultHeader
+    nbytes: int
+
+
+class ResultFolder:
+    """Where a node keeps the results that it receives, still sealed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def store(self, run: str, container: bytes, signer: VerifyingKey) -> Path:
+        """Check and keep a container; `signer` is the aggregator that this node vouched for in this run.
+
+        Raises Malformed, Mismatch, Untrusted or BadSignature, DiskFull or Environment, and keeps nothing then.
+        """
+        src = io.BytesIO(container)
+        head = read_head(src)
+        if head.header.run != run:
+            raise Mismatch("a result names another run than the one that it came from")
+        check_signature(src, head, signer)
+        path = self.folder / f"{run}-{head.header.container[:12]}{SUFFIX}"
+        with disk(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path.with_suffix(SIGNER), f"{signer}\n".encode())
+            write_whole(path, container)
+        return path
+
+    def results(self) -> tuple[list[StoredResult], list[tuple[Path, Error]]]:
+        """Every result in the folder, and every file that looks like one but is none, with what is wrong."""
+        found, faulty = [], []
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            try:
+                found.append(describe_result(path))
+            except Error as error:
+                faulty.append((path, error))
+        return found, faulty
+
+
+def describe_result(path: Path) -> StoredResult:
+    """Read a result's public header. Proves nothing."""
+    with disk(path), path.open("rb") as src:
+        return StoredResult(path=path, header=read_head(src).header, nbytes=path.stat().st_size)
+
+
+def vouched_signer(path: Path) -> VerifyingKey | None:
+    """The signer that this node recorded for a result in its folder; None for a file from elsewhere."""
+    beside = path.with_suffix(SIGNER)
+    with disk(beside):
+        return (
+            VerifyingKey.parse(beside.read_text(encoding="ascii", errors="replace").strip())
+            if beside.exists()
+            else None
+        )
+
+
+def open_result(
+    path: Path, kem: KemKey, member: MemberId, dst: Path, *, expected_signer: VerifyingKey | None
+) -> ResultHeader:
+    """Open a result into a new folder `dst`, which appears whole or not at all.
+
+    Raises Untrusted, BadSignature or CannotOpen where the container is not genuine or not for this member, Malformed,
+    Misconfigured where `dst` is there already, DiskFull or Environment.
+    """
+    if dst.exists():
+        raise Misconfigured(f"{dst} is there already: name a folder that is not")
+    with disk(path), path.open("rb") as src:
+        opened = open_container(src, kem, member, expected_signer=expected_signer)
+        with disk(dst.parent), new_folder(dst) as folder:
+            for name, _, content in opened.files:
+                with (folder / name).open("xb") as file:
+                    for piece in content:
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+    return opened.header
+
+
+@contextmanager
+def new_folder(dst: Path) -> Iterator[Path]:
+    """A temporary folder beside `dst` that becomes `dst` if the block ends well, and vanishes otherwise."""
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{dst.name}.", dir=dst.parent))
+    try:
+        yield folder
+        folder.rename(dst)
+        _settle(dst.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # after a rename there is nothing
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all, also after a crash."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).rename(path)
+        _settle(path.parent)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _settle(folder: Path) -> None:
+    """Make a rename in this folder survive a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def disk(where: Path) -> Iterator[None]:
+    """Turn the operating system's errors into ours, naming the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFull(f"no space is left for {where}") from None
+        raise Environment(f"{where}: {os.strerror(error.errno or 0)}") from None

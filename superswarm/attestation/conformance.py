@@ -22,6 +22,7 @@ from superswarm.attestation.nvidia.cases import judge_device_case, judge_manifes
 from superswarm.attestation.reasons import Fault, Reason
 from superswarm.attestation.snp import chain as snp
 from superswarm.attestation.snp import judge as snp_judge
+from superswarm.attestation.tdx.cases import judge_tdx_case
 from superswarm.attestation.vtpm import chain as vtpm
 from superswarm.attestation.vtpm import judge as vtpm_judge
 from superswarm.consortium.documents import describe, load_json
@@ -212,6 +213,7 @@ def _with(error: EvidenceRejected, faults: Iterable[Fault]) -> EvidenceRejected:
 
 JUDGES: dict[str, Judge] = {
     "sev-snp": judge_snp,
+    "tdx": judge_tdx_case,
     "azure-vtpm": judge_vtpm,
     "nvidia-gpu": judge_device_case,
     "nvidia-rim": judge_manifest_case,

@@ -130,10 +130,18 @@ def _usage(*, authority: bool) -> x509.KeyUsage:
     )
 
 
-def sgx_extension(ppid: bytes, instance: bytes) -> x509.UnrecognizedExtension:
+def sgx_extension(
+    ppid: bytes,
+    instance: bytes,
+    *,
+    dynamic_platform: bool | None = False,
+    cached_keys: bool | None = False,
+    smt: bool | None = False,
+) -> x509.UnrecognizedExtension:
     """Intel's SGX extension of a PCK certificate: which platform this is, and its TCB (all SVNs zero).
 
     Intel SGX PCK Certificate and CRL Profile Specification, section 1.3.5; `ppid` and `instance` have 16 bytes each.
+    What is None is not said.
     """
 
     def item(arc: str, value: bytes) -> bytes:
@@ -141,8 +149,8 @@ def sgx_extension(ppid: bytes, instance: bytes) -> x509.UnrecognizedExtension:
 
     components = [item(f"2.{n}", der.integer(0)) for n in range(1, 17)]
     tcb = der.sequence(*components, item("2.17", der.integer(0)), item("2.18", der.octets(bytes(16))))
-    options = (("7.1", False), ("7.2", False), ("7.3", True))  # dynamic platform, cached keys, SMT
-    configuration = der.sequence(*(item(arc, der.boolean(value=value)) for arc, value in options))
+    options = (("7.1", dynamic_platform), ("7.2", cached_keys), ("7.3", smt))
+    stated = [item(arc, der.boolean(value=value)) for arc, value in options if value is not None]
     content = der.sequence(
         item("1", der.octets(ppid)),
         item("2", tcb),
@@ -150,20 +158,24 @@ def sgx_extension(ppid: bytes, instance: bytes) -> x509.UnrecognizedExtension:
         item("4", der.octets(FMSPC)),
         item("5", der.enumerated(1)),  # scalable
         item("6", der.octets(instance)),
-        item("7", configuration),
+        item("7", der.sequence(*stated)),
     )
     return x509.UnrecognizedExtension(x509.ObjectIdentifier(SGX_EXTENSION), content)
 
 
 def tcb_info(
-    *, at: int, days: int, status: str = "UpToDate", advisories: Sequence[str] = (), minimum_svn: int = 0
+    *,
+    at: int,
+    days: int,
+    status: str = "UpToDate",
+    advisories: Sequence[str] = (),
+    sgx_svn: int = 0,
+    tdx_svn: int = 0,
 ) -> str:
-    """TCB info (version 3): one level of SVN `minimum_svn`, which has this status."""
-    svns = [{"svn": minimum_svn}] * 16
-    level = {
-        "tcb": {"sgxtcbcomponents": svns, "pcesvn": 0, "tdxtcbcomponents": [{"svn": 0}] * 16},
-        **_dated(at, status, advisories),
-    }
+    """TCB info (version 3): one level, which needs these SVNs of SGX components and of TDX microcode."""
+    tdx = [{"svn": svn} for svn in (0, 0, tdx_svn, *[0] * 13)]  # TDX module, its version, late microcode
+    tcb = {"sgxtcbcomponents": [{"svn": sgx_svn}] * 16, "pcesvn": 0, "tdxtcbcomponents": tdx}
+    level = {"tcb": tcb, **_dated(at, status, advisories)}
     return _document(
         at,
         days,

@@ -1,4 +1,4 @@
-"""INSECURE: mint quotes in the TDX version 4 structure. The layout is that of `tdx.quote`."""
+"""INSECURE: mint quotes in the structure of TDX: version 4, or 5 with a TDX 1.5 body (layout: `tdx.quote`)."""
 
 from __future__ import annotations
 
@@ -26,19 +26,37 @@ class SimulatedBody:
     xfam: bytes = XFAM  # 8
     seam_attributes: bytes = bytes(8)
     mr_signer_seam: bytes = bytes(48)
+    mr_config_id: bytes = bytes(48)
+    mr_owner: bytes = bytes(48)
+    mr_owner_config: bytes = bytes(48)
+    rtmr: tuple[bytes, bytes, bytes, bytes] = (bytes(48), bytes(48), bytes(48), bytes(48))
+    tee_tcb_svn: bytes = bytes(16)
+    tee_tcb_svn2: bytes = bytes(16)  # TDX 1.5
+    mr_service_td: bytes | None = None  # 48; given, the body is one of TDX 1.5
+
+    @property
+    def version(self) -> int:
+        return 4 if self.mr_service_td is None else 5
 
     def to_bytes(self) -> bytes:
-        return layout.TD_10.pack(
-            bytes(16),
+        base = layout.TD_10.pack(
+            self.tee_tcb_svn,
             MR_SEAM,
             self.mr_signer_seam,
             self.seam_attributes,
             self.td_attributes,
             self.xfam,
             self.mr_td,
-            *[bytes(48)] * 7,
+            self.mr_config_id,
+            self.mr_owner,
+            self.mr_owner_config,
+            *self.rtmr,
             self.report_data,
         )
+        if self.mr_service_td is None:
+            return base
+        body = base + layout.TD_15.pack(self.tee_tcb_svn2, self.mr_service_td)
+        return layout.BODY.pack(layout.BODY_TDX_15, len(body)) + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,13 @@ class QuotingEnclave:
     def quote(self, body: SimulatedBody) -> bytes:
         """Sign a TD report and lay out the quote."""
         header = layout.HEADER.pack(
-            4, layout.ECDSA_P256, layout.TEE_TDX, 0, 0, layout.INTEL_QE_VENDOR, b"INSECURE".ljust(20, b"\0")
+            body.version,
+            layout.ECDSA_P256,
+            layout.TEE_TDX,
+            0,
+            0,
+            layout.INTEL_QE_VENDOR,
+            b"INSECURE".ljust(20, b"\0"),
         )
         signed = header + body.to_bytes()
         certification = b"".join(

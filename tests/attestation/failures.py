@@ -87,6 +87,16 @@ def plain_leaf() -> Evidence:
     return enclave(chain=pki.pem(leaf, A.platforms_certificate, A.root_certificate))
 
 
+def unknown_module() -> Evidence:
+    """TCB info that knows TDX modules by version, and a quote of version 2."""
+    module = '{"id":"TDX_01","mrsigner":"' + "0" * 96 + '","attributes":"' + "0" * 16 + '","attributesMask":"'
+    module += (
+        "F" * 16 + '","tcbLevels":[{"tcb":{"isvsvn":0},"tcbDate":"2026-01-01T00:00:00Z","tcbStatus":"UpToDate"}]}'
+    )
+    text = pki.tcb_info(at=NOW, days=DAYS).replace('"tdxModuleIdentities":[]', f'"tdxModuleIdentities":[{module}]')
+    return M.evidence(endorsements=M.endorse(tcb_info=text), tee_tcb_svn=b"\x05\x02" + bytes(14))
+
+
 def altered_quote(byte: int) -> Evidence:
     evidence = M.evidence()
     return dataclasses.replace(evidence, quote=flip(evidence.quote, 8 * byte))
@@ -160,9 +170,20 @@ FAILURES: dict[str, tuple[Reason, Callable[[], Evidence]]] = {
     # TCB
     "TCB Revoked": (Reason.TCB_STATUS, lambda: with_tcb(status="Revoked")),
     "QE Revoked": (Reason.TCB_STATUS, lambda: with_qe(status="Revoked")),
-    "below every TCB level": (Reason.TCB_UNRECOGNISED, lambda: with_tcb(minimum_svn=1)),
+    "below every TCB level": (Reason.TCB_UNRECOGNISED, lambda: with_tcb(sgx_svn=1)),
     "below every QE level": (Reason.TCB_UNRECOGNISED, lambda: edited("qe_identity", '"isvsvn":1', '"isvsvn":9')),
     "unknown TCB status": (COLLATERAL, lambda: with_tcb(status="Splendid")),
+    "TDX below every TCB level": (Reason.TCB_UNRECOGNISED, lambda: with_tcb(tdx_svn=1)),
+    "current TDX below every TCB level": (
+        Reason.TCB_UNRECOGNISED,
+        lambda: M.evidence(
+            endorsements=M.endorse(tcb_info=pki.tcb_info(at=NOW, days=DAYS, tdx_svn=1)),
+            tee_tcb_svn=b"\0\0\x01" + bytes(13),
+            mr_service_td=bytes(48),
+        ),
+    ),
+    "TDX module that TCB info does not know": (Reason.TCB_UNRECOGNISED, unknown_module),
+    "TCB info of another PCE": (COLLATERAL, lambda: edited("tcb_info", '"pceId":"0000"', '"pceId":"0001"')),
     "TCB info of another model": (COLLATERAL, lambda: edited("tcb_info", pki.FMSPC.hex().upper(), "00" * 6)),
     "TCB info of SGX": (COLLATERAL, lambda: edited("tcb_info", '"TDX"', '"SGX"')),
     "QE identity of SGX": (COLLATERAL, lambda: edited("qe_identity", "TD_QE", "QE")),
@@ -172,6 +193,10 @@ FAILURES: dict[str, tuple[Reason, Callable[[], Evidence]]] = {
     # quoting enclave and module
     "QE of another signer": (MODULE, lambda: edited("qe_identity", pki.QE_SIGNER.hex().upper(), "00" * 32)),
     "another product than the QE": (MODULE, lambda: edited("qe_identity", '"isvprodid":2', '"isvprodid":9')),
+    "QE with another MISCSELECT": (
+        MODULE,
+        lambda: edited("qe_identity", '"miscselect":"00000000"', '"miscselect":"01000000"'),
+    ),
     "QE in debug": (MODULE, lambda: enclave(attributes=b"\x13" + bytes(15))),
     "QE with other attributes": (MODULE, lambda: enclave(attributes=b"\x01" + bytes(15))),
     "TDX module of another signer": (MODULE, lambda: M.evidence(mr_signer_seam=b"\x01" * 48)),
@@ -180,6 +205,7 @@ FAILURES: dict[str, tuple[Reason, Callable[[], Evidence]]] = {
     "debug": (Reason.DEBUG, lambda: attributes("0100001000000000")),
     "SEPT_VE_DISABLE off": (Reason.SEPT_VE_DISABLE_OFF, lambda: attributes("0000000000000000")),
     "migratable": (Reason.MIGRATION_AGENT, lambda: attributes("0000003000000000")),
+    "service TD bound": (Reason.SERVICE_TD_BOUND, lambda: M.evidence(mr_service_td=b"\x01" * 48)),
     "reserved attribute 1": (RESERVED, lambda: attributes("0200001000000000")),
     "reserved attribute 32": (RESERVED, lambda: attributes("0000001001000000")),
 }

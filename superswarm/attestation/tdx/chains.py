@@ -23,6 +23,7 @@ from superswarm.attestation.certificates import (
 )
 from superswarm.attestation.reasons import Fault, Reason, refuse, rejected
 from superswarm.attestation.tdx.collateral import PCK_CRL, PCK_CRL_CHAIN, QE_CHAIN, ROOT_CRL, TCB_CHAIN
+from superswarm.errors import Malformed
 from superswarm.values import Digest
 
 
@@ -89,7 +90,7 @@ class Chains:
 def _lists(crl: RevocationList, certificate: Certificate) -> bool:
     try:
         return certificate.raw.issuer == crl.raw.issuer and certificate.raw.serial_number in crl.serials
-    except ValueError:  # a name that cannot be decoded
+    except (ValueError, TypeError):  # a name that cannot be decoded
         return False
 
 
@@ -108,6 +109,10 @@ def load_chains(pck_chain: bytes, endorsements: Mapping[str, bytes]) -> Chains:
 
 def _chain(name: str, pem: bytes, length: int) -> tuple[Certificate, ...]:
     chain = load_chain(pem, f"the {name} chain")
+    # Two parsers read these bytes, so they are PEM as everybody writes it: nothing between, before or after.
+    plain = b"".join(certificate.raw.public_bytes(Encoding.PEM) for certificate in chain)
+    if b"".join(pem.split()) != b"".join(plain.split()):
+        raise Malformed(f"the {name} chain is not plain PEM certificates")
     if len(chain) != length:
         raise rejected(Fault(Reason.CHAIN_INVALID, f"the {name} chain has {len(chain)} certificates, not {length}"))
     return chain

@@ -20,8 +20,10 @@ from superswarm.attestation.tdx.chains import Chains, load_chains
 from superswarm.attestation.tdx.collateral import (
     BINARIES,
     NAMES,
+    PCK_CRL,
     QE_IDENTITY,
     QE_SIGNATURE,
+    ROOT_CRL,
     TCB_INFO,
     TCB_SIGNATURE,
     TEXTS,
@@ -77,7 +79,13 @@ def check_dcap(
     chains.require_windows(at)
     # (3) dcap-qvl: chains, revocation, signatures, TCB status, quoting enclave, attributes of the trust domain.
     claims = _dcap_qvl(raw, quote, endorsements, chains, at)
-    # (4) It read the same report as we did.
+    # (4) The TCB info is this PCE's. (dcap-qvl compares the FMSPC only.)
+    if (
+        bytes(claims["platform"]["pck"]["pce_id"]).hex()
+        != str(json.loads(endorsements[TCB_INFO]).get("pceId")).lower()
+    ):
+        raise rejected(Fault(Reason.COLLATERAL_INVALID, "the TCB info is for another PCE"))
+    # (5) It read the same report as we did.
     if claims["report"] != _hex_report(quote):
         raise rejected(Fault(Reason.MALFORMED, "two parsers read this quote differently"))
     return _claims(claims, endorsements, chains)
@@ -86,7 +94,10 @@ def check_dcap(
 def _require_complete(endorsements: Mapping[str, bytes]) -> None:
     missing = [name for name in NAMES if not endorsements.get(name)]
     if missing:
-        raise rejected(Fault(Reason.COLLATERAL_MISSING, f"the evidence lacks {', '.join(missing)}"))
+        crls = [
+            Fault(Reason.CRL_MISSING, f"the CRL {name} is missing") for name in missing if name in (ROOT_CRL, PCK_CRL)
+        ]
+        raise rejected(Fault(Reason.COLLATERAL_MISSING, f"the evidence lacks {', '.join(missing)}"), *crls)
     if any(len(endorsements[name]) != 64 for name in (TCB_SIGNATURE, QE_SIGNATURE)):
         raise rejected(Fault(Reason.COLLATERAL_INVALID, "a signature of TCB info or QE identity has 64 bytes"))
 

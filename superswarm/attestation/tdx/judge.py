@@ -47,7 +47,7 @@ def policy_faults(verified: VerifiedTdx, policy: TdxPolicy, at: int) -> Iterator
 
 def image_faults(td: TdReport, policy: TdxPolicy) -> Iterator[Fault]:
     """Whether MRTD and RTMR0–3 are, together, one of the approved images."""
-    shown = TdImage(mrtd=td.mr_td.hex(), **{f"rtmr{n}": value.hex() for n, value in enumerate(td.rtmr)})
+    shown = image_of(td)
     if shown in policy.images:
         return
     same = [image for image in policy.images if image.mrtd == shown.mrtd]
@@ -58,6 +58,12 @@ def image_faults(td: TdReport, policy: TdxPolicy) -> Iterator[Fault]:
     differ = [name for name in registers if all(getattr(image, name) != getattr(shown, name) for image in same)]
     which = ", ".join(differ).upper() or "the combination of RTMRs"
     yield Fault(Reason.MEASUREMENT, f"no approved image with this MRTD has {which} as shown")
+
+
+def image_of(td: TdReport) -> TdImage:
+    """The image that a TD report shows: what a manifest would list to approve it."""
+    rtmr0, rtmr1, rtmr2, rtmr3 = (value.hex() for value in td.rtmr)
+    return TdImage(mrtd=td.mr_td.hex(), rtmr0=rtmr0, rtmr1=rtmr1, rtmr2=rtmr2, rtmr3=rtmr3)
 
 
 def domain_faults(td: TdReport, policy: TdxPolicy) -> Iterator[Fault]:

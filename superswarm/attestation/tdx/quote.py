@@ -6,7 +6,6 @@ Module ABI, TDREPORT_STRUCT. Integers are little-endian.
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +24,6 @@ BODY_TDX_10, BODY_TDX_15 = 2, 3
 CERTIFICATION = struct.Struct("<HI")
 QE_REPORT_CERTIFICATION, PCK_CHAIN = 6, 5
 QE_REPORT = struct.Struct("<16sI28s16s32s32s32s96sHH60s64s")
-
-PEM_CHAIN = re.compile(rb"(?:\s*-----BEGIN CERTIFICATE-----\s[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----)+\s*\0?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +103,6 @@ def parse_quote(data: bytes) -> TdxQuote:
     qe_auth = reader.take(auth)
     reader.certification(PCK_CHAIN)
     chain = reader.take(reader.left)
-    if not PEM_CHAIN.fullmatch(chain):
-        raise Malformed("a TDX quote's PCK chain is not a list of PEM certificates")
     return TdxQuote(
         header=header,
         body_kind=kind,
@@ -117,8 +112,22 @@ def parse_quote(data: bytes) -> TdxQuote:
         qe=qe,
         qe_signature=qe_signature,
         qe_auth=qe_auth,
-        pck_chain=chain.rstrip(b"\0"),
+        pck_chain=chain.removesuffix(b"\0"),  # Intel's library ends the text with a zero byte
     )
+
+
+def without_padding(raw: bytes) -> bytes:
+    """The quote alone, where a service returns it in a buffer of fixed size with zeros behind it (Azure, Linux).
+
+    Where the quote ends, its own lengths say; `parse_quote` wants exactly that many bytes.
+    """
+    (version,) = struct.unpack_from("<H", raw.ljust(2, b"\0"))
+    end = HEADER.size + (TD_10.size if version == 4 else BODY.size)
+    if version == 5 and len(raw) >= end:
+        end += struct.unpack_from("<I", raw, end - 4)[0]
+    if len(raw) >= end + 4:
+        end += 4 + struct.unpack_from("<I", raw, end)[0]
+    return raw[:end] if version in (4, 5) and not any(raw[end:]) else raw
 
 
 def _header(reader: _Reader) -> QuoteHeader:

@@ -16,6 +16,7 @@ REASONS: tuple[tuple[str, Reason], ...] = (
     ("No matching TCB level found", Reason.TCB_UNRECOGNISED),
     ("is below minimum required", Reason.TCB_UNRECOGNISED),
     ("Failed to evaluate the current TDX TCB", Reason.TCB_UNRECOGNISED),
+    ("TDX module TCB level check", Reason.TCB_UNRECOGNISED),
     ("CrlExpired", Reason.COLLATERAL_EXPIRED),
     ("TCBInfo expired", Reason.COLLATERAL_EXPIRED),
     ("QE Identity expired", Reason.COLLATERAL_EXPIRED),
@@ -35,7 +36,6 @@ REASONS: tuple[tuple[str, Reason], ...] = (
     ("QE ATTRIBUTES mismatch", Reason.MODULE_NOT_ACCEPTED),
     ("QE report validation failed", Reason.MODULE_NOT_ACCEPTED),  # a quoting enclave in debug
     ("Intel extension not found", Reason.CHAIN_INVALID),
-    ("Certificate chain is too short", Reason.CHAIN_INVALID),
 )
 """Looked for in this order."""
 

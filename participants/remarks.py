@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from superswarm.consortium.manifest import SIMULATED_WARNING, Manifest
+from superswarm.consortium.manifest import Manifest
+from superswarm.values import SIMULATED_WARNING
 
 
 def tolerated(manifest: Manifest) -> list[str]:

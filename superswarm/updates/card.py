@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from superswarm.consortium.approval import ApprovedManifest
-from superswarm.consortium.manifest import SIMULATED_WARNING, Asset, Manifest
+from superswarm.consortium.manifest import Asset, Manifest
 from superswarm.updates.adapter import AdapterSpec
-from superswarm.values import Digest
+from superswarm.values import SIMULATED_WARNING, Digest
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from superswarm.consortium.manifest import SIMULATED_WARNING
+from superswarm.values import SIMULATED_WARNING
 from superswarm.io import console
 
 

@@ -25,8 +25,8 @@ def status(
     from coordinator.attempts import Attempts
     from coordinator.commands.run import describe
     from coordinator.control import RelayControl
-    from superswarm.values import SIMULATED_WARNING
     from superswarm.io.console import table, warn_simulated
+    from superswarm.values import SIMULATED_WARNING
 
     started = {s.flower_run: s for s in Attempts(state).all()}
     with RelayControl(state) as control:

@@ -9,12 +9,11 @@ from pathlib import Path
 from superswarm.attestation.measure import measure_packages
 from superswarm.consortium.approval import ApprovedManifest, approve, parse_chain
 from superswarm.consortium.manifest import Workload
-from superswarm.values import SIMULATED_WARNING
 from superswarm.errors import Error
 from superswarm.io.console import size
 from superswarm.io.files import read_bytes
 from superswarm.io.machine import Finding, bad, good, warn
-from superswarm.values import LIMITS, Digest
+from superswarm.values import LIMITS, SIMULATED_WARNING, Digest
 
 SAMPLE = 1000  # examples that are read of a dataset
 

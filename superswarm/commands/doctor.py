@@ -127,8 +127,6 @@ def _node(config: ParticipantConfig) -> Iterator[Finding]:
     yield machine.check_secret_file("keys", config.keys)
     if config.passphrase_file is not None:
         yield machine.check_secret_file("passphrase_file", config.passphrase_file)
-    if config.pairing is not None:
-        yield machine.check_secret_file("pairing", config.pairing)
     yield from _consortium(config.manifest, config.pinned, config.member)
     yield machine.check_disk("state", config.state)
     yield machine.check_disk("results", config.results)

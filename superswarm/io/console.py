@@ -15,6 +15,7 @@ from rich.text import Text
 
 from superswarm.values import SIMULATED_WARNING
 
+
 @cache
 def output() -> Console:
     """Standard output: what a command was asked for, and nothing else."""

@@ -21,11 +21,10 @@ from typing import Any, Final, Literal, Self
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from superswarm import __version__
-from superswarm.values import SIMULATED_WARNING
 from superswarm.errors import Environment, PortTaken
 from superswarm.io.config import Address
 from superswarm.io.logs import logger, safe
-from superswarm.values import PROTOCOL_VERSION
+from superswarm.values import PROTOCOL_VERSION, SIMULATED_WARNING
 
 Status = Literal["starting", "ok", "degraded", "stopping"]
 CLIENT_SECONDS: Final = 5.0  # a client that sends slower is dropped

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from superswarm.values import SIMULATED_WARNING
 from superswarm.io import console
+from superswarm.values import SIMULATED_WARNING
 
 
 def test_results_and_remarks_go_to_different_streams(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from superswarm.attestation.simulated_quote import QuotingEnclave
 from superswarm.attestation.tdx.cases import endorsements
 from superswarm.attestation.tdx.collateral import dump_collateral, parse_collateral
 from superswarm.attestation.tdx.judge import image_of, judge_tdx, policy_faults
-from superswarm.attestation.tdx.quote import parse_quote
+from superswarm.attestation.tdx.quote import parse_quote, without_padding
 from superswarm.attestation.tdx.verify import VerifiedTdx, verify_tdx
 from superswarm.attestation.verify import TrustRoots, verify
 from superswarm.consortium.manifest import Platform
@@ -231,6 +231,13 @@ def test_only_verification_makes_a_verified_quote() -> None:
     shown = verified(M.evidence())
     with pytest.raises(TypeError):
         VerifiedTdx(quote=shown.quote, dcap=shown.dcap, events=None, proof=None)
+
+
+def test_zero_padding_is_removed_where_a_service_adds_it() -> None:
+    for quote in (M.evidence().quote, M.evidence(mr_service_td=bytes(48)).quote):
+        assert without_padding(quote + bytes(3000)) == without_padding(quote) == quote
+        for other in (quote + b"\1", quote + bytes(10) + b"\1", quote[:-1], quote[:100], quote[:2], b"", b"\x09\0"):
+            assert without_padding(other) == other
 
 
 # --- real quotes -------------------------------------------------------------------------------------------------

@@ -73,6 +73,7 @@ def test_flips_in_collateral_are_refused(case: Path) -> None:
 @NEEDS_VECTORS
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_cut_and_lengthened_evidence_is_refused(case: Path) -> None:
+    """Evidence has exact lengths; `without_padding` is for whoever reads a service's buffer."""
     raw = files(case)["quote.bin"]
     stapled = endorsements(files(case))
     for size in range(len(raw)):

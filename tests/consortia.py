@@ -80,11 +80,30 @@ def quorums(every: int, **others: int) -> dict[str, int]:
     return {clause: others.get(clause, every) for clause in QUORUMS}
 
 
+TDX_POLICY: dict[str, Any] = {
+    "images": [{"mrtd": "11" * 48, **{f"rtmr{n}": "22" * 48 for n in range(4)}}],
+    "modules": "any",
+    "platforms": "any",
+    "config_ids": "any",
+    "owners": "any",
+    "owner_configs": "any",
+    "xfam_allowed": "any",
+    "minimum_evaluation_number": 17,
+    "collateral_maximum_age_days": 30,
+}
+"""What a real manifest asks of TDX, as plain data."""
+
+
 def manifest_data(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A valid first epoch as plain data: by default three members with data, a public model, a simple majority."""
     entries = list(members) or [member(name, DATA) for name in ("alice", "bob", "carol")]
     simulated = changes.get("attestation", "simulated") == "simulated"
-    workload = {"platforms": ["simulated" if simulated else "tdx"], "measurements": [measurement("code")]}
+    workload: dict[str, Any] = {
+        "platforms": ["simulated" if simulated else "tdx"],
+        "measurements": [measurement("code")],
+    }
+    if not simulated:
+        workload["policy"] = {"tdx": TDX_POLICY}
     coordinator = {"name": "Operator"}
     if simulated:
         coordinator["development_authority"] = digest("authority operator")

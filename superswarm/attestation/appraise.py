@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import InitVar, dataclass
 
 from superswarm.attestation.evidence import Binding, SessionKeys
+from superswarm.attestation.judge import judge_report
+from superswarm.attestation.nvidia.binding import appraise_devices
 from superswarm.attestation.reasons import Fault, Reason, refuse, rejected
+from superswarm.attestation.tdx.verify import VerifiedTdx
 from superswarm.attestation.verify import TrustRoots, VerifiedReport
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.manifest import Platform, Workload
@@ -67,6 +70,8 @@ def appraise_trainer(report: VerifiedReport, manifest: ApprovedManifest, binding
     _require_workload(report, manifest.manifest.workloads.trainer)
     # (5) Evidence is as real as the manifest; simulated evidence comes from this member's own authority.
     refuse(_kind_faults(report, manifest, entry.development_authority))
+    # (6) Real hardware, and the devices attached to it, are what the workload's policy asks for.
+    _require_policy(report, manifest.manifest.workloads.trainer, binding)
     return TrainerKey(keys=binding.keys, member=member, manifest=manifest.digest, proof=_PROOF)
 
 
@@ -82,6 +87,8 @@ def appraise_aggregator(report: VerifiedReport, manifest: ApprovedManifest, bind
     _require_workload(report, manifest.manifest.workloads.aggregator)
     # (5) Evidence is as real as the manifest; simulated evidence comes from the coordinator's own authority.
     refuse(_kind_faults(report, manifest, manifest.manifest.coordinator.development_authority))
+    # (6) Real hardware, and the devices attached to it, are what the workload's policy asks for.
+    _require_policy(report, manifest.manifest.workloads.aggregator, binding)
     return AggregatorKey(keys=binding.keys, manifest=manifest.digest, proof=_PROOF)
 
 
@@ -90,7 +97,7 @@ def _require_binding(report: VerifiedReport, manifest: ApprovedManifest, binding
         raise BindingMismatch("the binding names another manifest")
     if binding.devices != report.devices:
         raise BindingMismatch("the binding names other devices than the evidence shows")
-    if report.report_data != binding.report_data():
+    if not report.speaks_for(binding.report_data()):
         raise BindingMismatch("report_data covers another key, nonce, role, member, run or manifest")
 
 
@@ -108,14 +115,23 @@ def _kind_faults(report: VerifiedReport, manifest: ApprovedManifest, authority: 
         yield Fault(
             Reason.PLATFORM_NOT_ACCEPTED, f"{kinds[0]} evidence under a manifest whose attestation is {kinds[1]}"
         )
-    if not manifest.simulated:
-        yield Fault(Reason.PLATFORM_NOT_ACCEPTED, f"the manifest has no policy for {report.platform}")
+    if not manifest.simulated or not isinstance(report.claims, VerifiedTdx):
         return
     if authority is None or report.authority != Digest.parse(authority):
         yield Fault(Reason.ROOT_UNTRUSTED, "simulated evidence comes from another party's development authority")
     dcap = report.claims.dcap
     if dcap.status != "UpToDate" or dcap.advisories:
         yield Fault(Reason.TCB_STATUS, f"the simulated platform's TCB is {dcap.status}, not UpToDate")
+
+
+def _require_policy(report: VerifiedReport, workload: Workload, binding: Binding) -> None:
+    """Judge real evidence. Simulated evidence has no policy; a manifest is never both."""
+    if report.platform is Platform.SIMULATED:
+        return
+    if workload.policy is None:
+        raise rejected(Fault(Reason.PLATFORM_NOT_ACCEPTED, f"the manifest has no policy for {report.platform}"))
+    judge_report(report, workload.policy)
+    appraise_devices(report.evidence, binding, binding.report_data(), workload.policy.nvidia, at=report.at)
 
 
 def _only(proof: object, maker: str) -> None:

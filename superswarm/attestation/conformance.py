@@ -19,14 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from superswarm.attestation import baseline
 from superswarm.attestation.nvidia.cases import judge_device_case, judge_manifest_case
-from superswarm.attestation.reasons import Fault, Reason
-from superswarm.attestation.snp import chain as snp
-from superswarm.attestation.snp import judge as snp_judge
+from superswarm.attestation.reasons import Reason
+from superswarm.attestation.snp.cases import judge_snp_case
 from superswarm.attestation.tdx.cases import judge_tdx_case
-from superswarm.attestation.vtpm import chain as vtpm
-from superswarm.attestation.vtpm import judge as vtpm_judge
+from superswarm.attestation.vtpm.cases import judge_vtpm_case
 from superswarm.consortium.documents import describe, load_json
-from superswarm.consortium.policy import AzureVtpmPolicy, PcrReference
 from superswarm.errors import EvidenceRejected, Malformed, Misconfigured, TooLarge
 from superswarm.values import LIMITS
 
@@ -174,47 +171,10 @@ def _needed(files: Files, name: str) -> bytes:
     return files[name]
 
 
-# --- one judge for each kind -------------------------------------------------------------------------------------
-
-
-def judge_snp(files: Files, consents: frozenset[str], at: int) -> None:
-    """A case of kind sev-snp: report.bin and certificates."""
-    policy = baseline.snp_policy(consents)
-    report = _needed(files, "report.bin")
-    try:
-        verified = snp.verify_snp(report, files, at)
-    except EvidenceRejected as error:
-        raise _with(error, snp_judge.policy_faults(snp.read_snp(report, files, at), policy, at)) from None
-    snp_judge.judge_snp(verified, policy, at)
-
-
-def judge_vtpm(files: Files, consents: frozenset[str], at: int) -> None:
-    """A case of kind azure-vtpm: evidence.json, and certificates that it lacks."""
-    evidence = _needed(files, "evidence.json")
-    claims = vtpm.read_vtpm(evidence, files, at)
-    policy = AzureVtpmPolicy(
-        sev_snp=baseline.snp_policy(consents),
-        pcrs=tuple(
-            PcrReference(index=index, allowed=(value.hex(),)) for index, value in claims.evidence.pcrs.items()
-        ),
-        secure_boot="any",
-    )
-    try:
-        verified = vtpm.verify_vtpm(evidence, files, at)
-    except EvidenceRejected as error:
-        raise _with(error, vtpm_judge.policy_faults(claims, policy, at)) from None
-    vtpm_judge.judge_vtpm(verified, policy, at)
-
-
-def _with(error: EvidenceRejected, faults: Iterable[Fault]) -> EvidenceRejected:
-    """The same refusal, with what the policy would have refused besides: for people, never for a decision."""
-    return EvidenceRejected(error.reason, str(error), *error.reasons[1:], *(fault.reason for fault in faults))
-
-
 JUDGES: dict[str, Judge] = {
-    "sev-snp": judge_snp,
+    "sev-snp": judge_snp_case,
     "tdx": judge_tdx_case,
-    "azure-vtpm": judge_vtpm,
+    "azure-vtpm": judge_vtpm_case,
     "nvidia-gpu": judge_device_case,
     "nvidia-rim": judge_manifest_case,
 }

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from superswarm.consortium.documents import describe, dump_json, load_json, require_size
+from superswarm.consortium.policy import PlatformPolicies
 from superswarm.crypto.hpke import KemPublicKey
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Malformed
@@ -106,6 +107,7 @@ class Workload(Clause):
         tuple[Annotated[Platform, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=8)
     ]
     measurements: Annotated[tuple[MeasurementText, ...], Field(strict=False, min_length=1, max_length=256)]
+    policy: PlatformPolicies | None = None  # what is asked of real hardware, for each real platform; else None
 
 
 class Workloads(Clause):
@@ -354,11 +356,24 @@ def _quorum_faults(m: Manifest) -> Iterable[str]:
                 yield f"quorum.{guard} is {floor}: it must be at least quorum.{clause}, {quorum}"
 
 
+def _policy_faults(name: str, workload: Workload) -> Iterable[str]:
+    """A real platform without a policy would be judged by nothing; a policy without its platform would be ignored."""
+    wanted = {platform.value.replace("-", "_") for platform in workload.platforms} - {Platform.SIMULATED.value}
+    found = set() if workload.policy is None else workload.policy.platforms
+    for field in sorted(wanted - found):
+        yield f"workloads.{name} has no policy.{field}, for a platform that it allows"
+    for field in sorted(found - wanted):
+        yield f"workloads.{name} has a policy.{field}, for a platform that it does not allow"
+    if workload.policy is not None and not wanted:
+        yield f"workloads.{name} has a policy, but no real platform"
+
+
 def _platform_faults(m: Manifest) -> Iterable[str]:
     for name, workload in (("trainer", m.workloads.trainer), ("aggregator", m.workloads.aggregator)):
         for platform in workload.platforms:
             if (platform is Platform.SIMULATED) != m.simulated:
                 yield f"workloads.{name} allows {platform}, but attestation is {m.attestation}: never both"
+        yield from _policy_faults(name, workload)
     parties: list[Member | Coordinator] = [*m.members, m.coordinator]
     for party in parties:
         if (party.development_authority is not None) != m.simulated:

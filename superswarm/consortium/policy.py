@@ -63,7 +63,7 @@ class SnpProduct(PolicyClause):
 
     minimum_tcb: SnpTcb  # reported, committed, current and launch TCB must all reach it
     minimum_firmware: FirmwareVersion  # of the committed firmware: what the host cannot roll back below
-    mitigations: Annotated[int, Field(ge=0, lt=2**64)]  # bits that both mitigation vectors must have (report v5)
+    mitigations: Annotated[int, Field(ge=0, lt=2**53)]  # bits that both mitigation vectors must have (report v5)
 
 
 class SnpMilan(SnpProduct):
@@ -213,3 +213,9 @@ class PlatformPolicies(PolicyClause):
     tdx: TdxPolicy | None = None
     azure_vtpm: AzureVtpmPolicy | None = None
     nvidia: NvidiaPolicy | None = None
+
+    @property
+    def platforms(self) -> set[str]:
+        """The platforms that have a policy here, as fields of this table."""
+        named = {"sev_snp": self.sev_snp, "tdx": self.tdx, "azure_vtpm": self.azure_vtpm}
+        return {name for name, policy in named.items() if policy is not None}

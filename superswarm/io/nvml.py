@@ -127,13 +127,13 @@ def inspect(library: Library | None = None) -> Confidentiality:
         return Confidentiality(
             driver_version=_text(nvml, "nvmlSystemGetDriverVersion"),
             gpus=tuple(_gpu(nvml, index, handle) for index, handle in enumerate(_handles(nvml))),
-            cpu_capability=_named(CPU_CAPABILITIES, caps.cpu) if caps else None,
-            gpus_capable=bool(caps.gpus) if caps else None,
-            enabled=bool(state.feature) if state else None,
-            protected_pcie=settings.multi_gpu == 1 if settings else None,
-            dev_tools=bool(state.dev_tools) if state else None,
-            environment=_named(ENVIRONMENTS, state.environment) if state else None,
-            ready=bool(ready.value) if ready else None,
+            cpu_capability=_named(CPU_CAPABILITIES, caps.cpu) if caps is not None else None,
+            gpus_capable=bool(caps.gpus) if caps is not None else None,
+            enabled=bool(state.feature) if state is not None else None,
+            protected_pcie=settings.multi_gpu == 1 if settings is not None else None,
+            dev_tools=bool(state.dev_tools) if state is not None else None,
+            environment=_named(ENVIRONMENTS, state.environment) if state is not None else None,
+            ready=bool(ready.value) if ready is not None else None,
         )
 
 

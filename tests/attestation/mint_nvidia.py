@@ -224,7 +224,8 @@ class Vendor:
     reference_root: Authority = field(default_factory=lambda: issue("Test Reference Root CA", None))
 
     def __post_init__(self) -> None:
-        self.device_ca = issue("Test Provisioner", issue("Test Identity", self.device_root))
+        self.identity = issue("Test Identity", self.device_root)
+        self.device_ca = issue("Test Provisioner", self.identity)
         self.reference_ca = issue("Test Reference L3", self.reference_root, path_length=0)
         self.signer = issue("Test RIM signer", self.reference_ca, ca=False)
 

@@ -26,7 +26,7 @@ from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import BindingMismatch, EvidenceRejected, UnapprovedMeasurement
 from superswarm.values import Digest, Measurement, MemberId, Role
-from tests.consortia import DATA, approved, member
+from tests.consortia import DATA, TDX_POLICY, approved, member
 
 OTHER_CODE = Measurement(hashlib.sha384(b"other code").digest())
 KEYS = SessionKeys(kem=KemKey.generate().public, signing=SigningKey.generate().public)
@@ -233,7 +233,7 @@ def test_a_tcb_that_is_not_current_is_refused(mint: Callable[[], Evidence]) -> N
 
 
 def real_manifest() -> ApprovedManifest:
-    workload = {"platforms": ["tdx"], "measurements": [str(CODE)]}
+    workload = {"platforms": ["tdx"], "measurements": [str(CODE)], "policy": {"tdx": TDX_POLICY}}
     return approved(
         *(member(name, DATA, simulated=False) for name in ("alice", "bob", "carol")),
         attestation="real",

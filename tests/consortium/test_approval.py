@@ -26,6 +26,7 @@ from superswarm.errors import BadSignature, Fork, Malformed, NotApproved, OwnerV
 from superswarm.values import Digest, MemberId
 from tests.consortia import (
     DATA,
+    TDX_POLICY,
     approved,
     digest,
     manifest,
@@ -155,7 +156,7 @@ def test_what_never_changes_may_not_change_even_if_all_sign(name: str, value: st
         for party in [*data["members"], data["coordinator"]]:
             del party["development_authority"]
         for workload in data["workloads"].values():
-            workload["platforms"] = ["tdx"]
+            workload |= {"platforms": ["tdx"], "policy": {"tdx": TDX_POLICY}}
     with pytest.raises(NotApproved, match="never changes"):
         succeed(current, sign_all(Manifest.from_data(data | {name: value}), current))
 

@@ -23,6 +23,7 @@ from superswarm.crypto.signing import ED25519_SIGNATURE
 from superswarm.errors import Error, Fork, NotApproved, OwnerVeto, Untrusted
 from superswarm.values import Digest, MemberId, Role
 from tests.consortia import (
+    TDX_POLICY,
     digest,
     grant,
     kem_key,
@@ -315,7 +316,7 @@ def misplaced(rng: random.Random, current: ApprovedManifest, new: Manifest) -> I
     for party in [*real["members"], real["coordinator"]]:
         party.pop("development_authority")
     for workload in real["workloads"].values():
-        workload["platforms"] = ["tdx"]
+        workload |= {"platforms": ["tdx"], "policy": {"tdx": TDX_POLICY}}
     yield "simulated becomes real", Manifest.from_data(real)
 
 

@@ -9,8 +9,10 @@ machine: an attester may relay a remote GPU's genuine report (docs/attestation-n
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from superswarm.attestation.evidence import Binding, Evidence
+from superswarm.attestation.evidence import Attester, Binding, Evidence
 from superswarm.attestation.nvidia.evidence import DEVICES, DeviceEvidence
 from superswarm.attestation.nvidia.judge import JudgedDevice, judge_device, verify_manifests
 from superswarm.attestation.nvidia.roots import NVIDIA, Roots
@@ -39,6 +41,18 @@ def device_nonce(binding: Binding) -> bytes:
         binding.manifest.raw,
     )
     return Digest.of(packed).raw
+
+
+def attest_machine(
+    attester: Attester, binding: Binding, ask: Callable[[bytes], Sequence[DeviceEvidence]]
+) -> tuple[Evidence, Binding]:
+    """Have the devices answer this binding's challenge, then the CPU sign for their answers.
+
+    `ask` shows the devices a nonce, as `superswarm.io.nvml.collect` does. Gives the evidence, and its binding.
+    """
+    devices = tuple(device.to_bytes() for device in ask(device_nonce(binding)))
+    bound = replace(binding, devices=Evidence(attester.platform, b"", devices=devices).device_digest)
+    return replace(attester.attest(bound.report_data()), devices=devices), bound
 
 
 def appraise_devices(

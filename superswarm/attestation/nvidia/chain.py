@@ -27,6 +27,7 @@ CERTIFICATES = 8  # in one chain, root included
 
 PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 UNDERSTOOD = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE})
+ECDSA_WITH_SHA384 = bytes.fromhex("300a06082a8648ce3d040303")  # the AlgorithmIdentifier, DER
 
 T = TypeVar("T", bound=x509.ExtensionType)
 Chain: TypeAlias = tuple[Certificate, ...]
@@ -120,6 +121,10 @@ def _check_kind(certificate: Certificate) -> None:
     if certificate.raw.signature_algorithm_oid != SignatureAlgorithmOID.ECDSA_WITH_SHA384:
         message = f"the certificate of {certificate.name} is not signed with ECDSA and SHA-384"
         raise rejected(Fault(Reason.SIGNATURE_ALGORITHM, message))
+    signature = certificate.raw.signature
+    ending = b"".join((ECDSA_WITH_SHA384, bytes((0x03, len(signature) + 1, 0)), signature))
+    if len(signature) > 126 or not certificate.raw.public_bytes(Encoding.DER).endswith(ending):
+        raise _broken(f"the signature of {certificate.name} is not in its one DER form")
     if any(e.critical and e.oid not in UNDERSTOOD for e in certificate.raw.extensions):
         raise _broken(f"the certificate of {certificate.name} has a critical extension that is not understood")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 from superswarm.attestation.nvidia.identity import Identity
 from superswarm.attestation.nvidia.revocation import Revocation
@@ -14,6 +14,8 @@ from superswarm.attestation.nvidia.verify import VerifiedDevice
 from superswarm.attestation.reasons import Fault, Reason, refuse, rejected
 from superswarm.consortium.policy import NvidiaPolicy
 from superswarm.errors import EvidenceRejected, Malformed
+
+_PROOF = object()
 
 DAY = 86_400
 NVDEC0_INDEX = 36  # measurement of the first video decoder; void where the report says that it is off
@@ -29,6 +31,11 @@ class JudgedDevice:
     vbios_version: str
     matched: dict[Component, int]  # active measurements that equal their reference, by manifest
     revocation_known: bool  # every certificate that the vendor answers for has a current, good answer
+    proof: InitVar[object]
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not _PROOF:
+            raise TypeError("only judge_device() makes a JudgedDevice")
 
 
 def verify_manifests(
@@ -72,6 +79,7 @@ def judge_device(
         vbios_version=report.vbios_version or "",
         matched={manifest.component: len(manifest.measurements) for manifest in found},
         revocation_known=all(r.complete for r in (device.revocation, *(v.revocation for v in manifests))),
+        proof=_PROOF,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -41,6 +41,8 @@ HASH = "http://www.w3.org/2001/04/xmlenc#sha384"
 ENVELOPED = f"{DSIG}enveloped-signature"
 C14N_1_1 = "http://www.w3.org/2006/12/xml-c14n11"
 C14N_1_0 = "http://www.w3.org/TR/2001/REC-xml-c14n-20010315"
+
+_PROOF = object()
 
 VBIOS_VERSION = re.compile(r"(?:[0-9A-F]{2}\.){4}[0-9A-F]{2}")
 VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
@@ -75,6 +77,11 @@ class VerifiedManifest:
     revocation: Revocation
     root: Digest
     not_after: int  # unix seconds: when the first certificate of the signer's chain expires
+    proof: InitVar[object]
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not _PROOF:
+            raise TypeError("only verify_rim() makes a VerifiedManifest")
 
 
 def verify_rim(document: bytes, *, at: int, staples: Sequence[bytes] = (), roots: Roots = NVIDIA) -> VerifiedManifest:
@@ -96,7 +103,11 @@ def verify_rim(document: bytes, *, at: int, staples: Sequence[bytes] = (), roots
     signed = _signed_element(document, chain, at)
     # (5) What is signed is a reference manifest.
     return VerifiedManifest(
-        manifest=read_manifest(signed), revocation=revocation, root=pinned, not_after=not_after(chain)
+        manifest=read_manifest(signed),
+        revocation=revocation,
+        root=pinned,
+        not_after=not_after(chain),
+        proof=_PROOF,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,6 +25,8 @@ from superswarm.attestation.nvidia.spdm import SIGNATURE_BYTES, Report, parse_re
 from superswarm.attestation.reasons import Fault, Reason, rejected
 from superswarm.values import Digest
 
+_PROOF = object()
+
 COORDINATE = SIGNATURE_BYTES // 2
 FIRST_ANSWERED = 1  # the vendor answers for revocation from the second certificate on: the chip makes the leaf
 
@@ -38,6 +40,11 @@ class VerifiedDevice:
     revocation: Revocation
     root: Digest
     not_after: int  # unix seconds: when the first certificate of the chain expires
+    proof: InitVar[object]
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not _PROOF:
+            raise TypeError("only verify_device() makes a VerifiedDevice")
 
 
 def verify_device(
@@ -49,13 +56,13 @@ def verify_device(
     """
     # (1) Both parse, within their limits, with nothing left over.
     parsed, certificates = parse_report(report), parse_pem_chain(chain)
-    # (2) The chain leads to a pinned root, and is valid at `at`.
+    # (2) The chain's first key signed request and response: ECDSA, P-384, SHA-384.
+    _check_signature(certificates, parsed)
+    # (3) The chain leads to a pinned root, and is valid at `at`.
     root = check_path(certificates, roots.device)
     check_validity(certificates, at)
-    # (3) No stapled answer calls one of its certificates revoked.
+    # (4) No stapled answer calls one of its certificates revoked.
     revocation = check_revocation(certificates, staples, at, first=FIRST_ANSWERED)
-    # (4) The device's key signed request and response: ECDSA, P-384, SHA-384.
-    _check_signature(certificates, parsed)
     # (5) The certificate names a device of a known kind, and no insecure state of its firmware.
     identity = identify(certificates)
     _check_flags(identity)
@@ -63,7 +70,12 @@ def verify_device(
     if parsed.fwid is not None and parsed.fwid != identity.fwid:
         raise rejected(Fault(Reason.FWID_MISMATCH, "the report names other firmware than the device's certificate"))
     return VerifiedDevice(
-        report=parsed, identity=identity, revocation=revocation, root=root, not_after=not_after(certificates)
+        report=parsed,
+        identity=identity,
+        revocation=revocation,
+        root=root,
+        not_after=not_after(certificates),
+        proof=_PROOF,
     )
 
 

@@ -6,7 +6,7 @@ What only a policy can weigh (which product, which key kind, a missing CRL) is r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib import resources
@@ -38,6 +38,7 @@ PRODUCT_OF_ROOT = {
 }
 ROOTS: Mapping[Digest, Product] = {spki: PRODUCT_OF_ROOT[vendor] for spki, vendor in pinned(*PRODUCT_OF_ROOT).items()}
 ECDSA_P384_SHA384 = 1
+_PROOF = object()
 
 
 class CrlState(StrEnum):
@@ -81,7 +82,12 @@ class SnpClaims:
 class VerifiedSnp:
     """A report that AMD's hardware signed, under a pinned root. Only `verify_snp` makes one."""
 
-    claims: SnpClaims
+    claims: SnpClaims = field(repr=False)
+    proof: InitVar[object]
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not _PROOF:
+            raise TypeError("only verify_snp() makes a VerifiedSnp")
 
     @property
     def report(self) -> Report:
@@ -98,7 +104,7 @@ def verify_snp(
     """Verify at a time (unix seconds). Raises Malformed, or EvidenceRejected with all that fails."""
     claims = read_snp(report, endorsements, at, roots)
     refuse(verification_faults(claims, at, roots))
-    return VerifiedSnp(claims)
+    return VerifiedSnp(claims, _PROOF)
 
 
 def read_snp(

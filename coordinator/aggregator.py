@@ -315,11 +315,11 @@ class Aggregator:
 
     def _report(self, number: int, metrics: Mapping[MemberId, MemberMetrics]) -> None:
         """Tell operator and members what the manifest releases to each of them, and nothing else."""
-        clause = self.manifest.manifest.metrics
+        agreed = self.manifest.manifest
         self.notify(
-            "round closed", round=number, members=len(metrics), metrics=dict(released(metrics, clause, to="operator"))
+            "round closed", round=number, members=len(metrics), metrics=dict(released(metrics, agreed, to="operator"))
         )
-        news = released(metrics, clause, to="members")
+        news = released(metrics, agreed, to="members")
         if news:
             for member in self._nodes:
                 self.postman.write(member, "metrics", number, _canonical(news))

@@ -128,12 +128,8 @@ def held(app: App) -> HeldPolls:
             RUNTIME + "pull-messages": _no_reply,
             RUNTIME + "acquire-task": _no_task,
         },
-        pushes={
-            RUNTIME + "push-messages": _addressees,
-            FLEET + "push-messages": lambda _: [REPLIES],
-            FLEET + "push-object": lambda _: [REPLIES],
-            START_RUN: lambda _: [TASKS],
-        },
+        pushes={RUNTIME + "push-messages": _addressees},
+        always={FLEET + "push-messages": REPLIES, FLEET + "push-object": REPLIES, START_RUN: TASKS},
     )
 
 

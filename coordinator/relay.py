@@ -23,7 +23,8 @@ from coordinator.control import RelayControl
 from coordinator.flower import RelayEndpoint
 from coordinator.superlink import Settings
 from superswarm.errors import Environment, Error
-from superswarm.io.certificates import ServerFiles, ensure_server_files, write_private
+from superswarm.io.certificates import ServerFiles, ensure_server_files
+from superswarm.io.files import SECRET, write_bytes
 from superswarm.io.flowerenv import flower_environment, require_free_port
 from superswarm.io.processes import Child, spawn
 
@@ -99,8 +100,12 @@ class Relay:
         """Start; return once members can connect. PortTaken or Environment says why it cannot. `stop` abandons."""
         settings = self._settings
         require_free_port(settings.host, settings.port, hint="stop the other process, or configure another port")
-        self._launch(self._prepare())
-        self._await_ready(stop or threading.Event())
+        try:
+            self._launch(self._prepare())
+            self._await_ready(stop or threading.Event())
+        except BaseException:  # Ctrl-C too: `with` has not begun yet
+            self.stop()
+            raise
         self._watcher.start()
         return self
 
@@ -167,7 +172,7 @@ class Relay:
             raise Environment(f"cannot make {folder}: {error.strerror}") from None
         tls: ServerFiles = ensure_server_files(folder, settings.names, prefix="relay")
         if not self.secret_file.exists():
-            write_private(self.secret_file, secrets.token_hex(32).encode())
+            write_bytes(self.secret_file, secrets.token_hex(32).encode(), mode=SECRET)
         return Settings(
             state=str(folder.absolute()),
             host=settings.host,
@@ -181,7 +186,7 @@ class Relay:
     def _launch(self, settings: Settings | None = None) -> None:
         folder = self._settings.state.absolute()
         if settings is not None:
-            write_private(folder / "superlink.json", settings.to_json().encode())
+            write_bytes(folder / "superlink.json", settings.to_json().encode(), mode=SECRET, replace=True)
         if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         home = folder / "flwr"

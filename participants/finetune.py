@@ -66,8 +66,8 @@ class Finetuner:
         self._job = job
         self._base = base
         self._format = TextFormat(base.tokenizer, job.training.max_length)
-        self._train = self._format.examples(read_examples(train))
-        self._test = self._format.examples(read_examples(test, most=job.evaluation.max_examples))
+        self.train_tokens = self._format.examples(read_examples(train))
+        self.test_tokens = self._format.examples(read_examples(test, most=job.evaluation.max_examples))
         self._model = _with_lora(job, base)
         self._values = _adapter_tensors(self._model)
         self.spec = AdapterSpec(tuple(sorted((name, tuple(t.shape)) for name, t in self._values.items())))
@@ -75,7 +75,7 @@ class Finetuner:
     @property
     def examples(self) -> int:
         """Examples in the training split."""
-        return len(self._train)
+        return len(self.train_tokens)
 
     def initial(self) -> Adapter:
         """The adapter that every trainer starts from, the same on every machine: see `initial_adapter`."""
@@ -94,7 +94,7 @@ class Finetuner:
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=plan.weight_decay, fused=True)
         batches = round_batches(
-            self._train,
+            self.train_tokens,
             seed=self._job.seed,
             round_=round_,
             batches=plan.local_steps * plan.gradient_accumulation,
@@ -117,8 +117,8 @@ class Finetuner:
                 if progress is not None:
                     progress(step + 1, plan.local_steps, losses[-1])
         report = TrainReport(
-            examples=len(self._train),
-            cut=sum(item.cut for item in self._train),
+            examples=len(self.train_tokens),
+            cut=sum(item.cut for item in self.train_tokens),
             steps=plan.local_steps,
             loss=math.fsum(losses) / len(losses),
             tokens=tokens,
@@ -129,7 +129,7 @@ class Finetuner:
 
     def evaluate(self, adapter: Adapter | None) -> EvalReport:
         """Score an adapter, or the base model alone, on the held-out split."""
-        return self.score(adapter, self._test)
+        return self.score(adapter, self.test_tokens)
 
     def score_file(self, adapter: Adapter | None, path: Path) -> EvalReport:
         """Score an adapter, or the base model alone, on another held-out split."""

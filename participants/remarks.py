@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from superswarm.consortium.manifest import SIMULATED_WARNING, Manifest
+from superswarm.consortium.manifest import Manifest
+from superswarm.values import SIMULATED_WARNING
 
 
 def tolerated(manifest: Manifest) -> list[str]:
@@ -14,7 +15,7 @@ def tolerated(manifest: Manifest) -> list[str]:
 
 def _attestation(m: Manifest) -> Iterable[str]:
     if m.simulated:
-        yield SIMULATED_WARNING
+        yield f"{SIMULATED_WARNING} Whoever runs the machines can read data, models and updates"
     for role, workload in (("trainer", m.workloads.trainer), ("aggregator", m.workloads.aggregator)):
         if len(workload.measurements) > 1:
             yield f"{len(workload.measurements)} versions of the {role}'s code are accepted, an older one included"

@@ -18,8 +18,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from participants.flower import SuperNodeEndpoint
+from participants.supernode_child import NODE_FILE
 from superswarm.errors import Environment, Misconfigured
-from superswarm.io.certificates import ensure_server_files, node_key, write_private
+from superswarm.io.certificates import ensure_server_files, node_key
+from superswarm.io.files import SECRET, write_bytes
 from superswarm.io.flowerenv import flower_environment, free_loopback_port
 from superswarm.io.processes import Child, spawn
 
@@ -82,9 +84,13 @@ class SuperNode:
         for file in (settings.relay_authority, settings.key):
             if not file.is_file():
                 raise Misconfigured(f"{file} is not a file")
-        self._prepare()
-        self._launch()
-        self._await_ready(stop or threading.Event())
+        try:
+            self._prepare()
+            self._launch()
+            self._await_ready(stop or threading.Event())
+        except BaseException:  # Ctrl-C too: `with` has not begun yet
+            self.stop()
+            raise
         self._watcher.start()
         return self
 
@@ -120,7 +126,7 @@ class SuperNode:
             raise Environment(f"cannot make {folder}: {error.strerror}") from None
         self._tls = ensure_server_files(folder, [LOOPBACK, "localhost"], prefix="runtime")
         secret = secrets.token_bytes(32)
-        write_private(folder / "superexec.secret", secret)
+        write_bytes(folder / "superexec.secret", secret, mode=SECRET)
         self._port = free_loopback_port()
         self._endpoint = SuperNodeEndpoint(f"{LOOPBACK}:{self._port}", self._tls.authority.read_bytes(), secret)
 
@@ -145,7 +151,9 @@ class SuperNode:
             self.log_file.replace(self.log_file.with_suffix(".log.1"))
         home = self._run_folder / "flwr"
         home.mkdir(exist_ok=True)
-        environment = flower_environment(home.absolute())
+        environment = flower_environment(home.absolute()) | {
+            NODE_FILE: str((self._settings.state / "node-id").absolute()),
+        }
         with self._lock:
             if self._stop.is_set():
                 return

@@ -8,12 +8,20 @@ ciphertext, and nothing is believed because it says so.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import time
+from pathlib import Path
 from typing import Any, Final
+
+import httpx
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+from flwr.proto.runtime_pb2 import AcquireTaskResponse
 
 from superswarm.io.heldpolls import LONGEST_WAIT_SECONDS, WAIT_HEADER, HeldPolls
 
+NODE_FILE: Final = "SUPERSWARM_NODE_FILE"  # where the node's id is kept from life to life
 TASKS: Final = "tasks"
 ACQUIRE_TASK: Final = "/v1/runtime/acquire-task"
 LOOK_SECONDS: Final = 0.02  # between looks for a reply in this process's memory
@@ -53,13 +61,12 @@ def quicken() -> None:
     replace(loop, "_pull_and_store_message", pull_and_wake)
     replace(loop, "pull_objects", functools.partial(pull_objects, initial_backoff=0.05, backoff_cap=0.5))
     replace(loop, "time", ShortSleeps)
-    replace(connection, "FleetHttpClient", patient(client))
+    node_file = os.environ.get(NODE_FILE)
+    replace(connection, "FleetHttpClient", patient(client, Path(node_file) if node_file else None))
 
 
 def hold_tasks(app: Any) -> HeldPolls:
     """Let the executor's polls wait for a task."""
-    from flwr.proto.runtime_pb2 import AcquireTaskResponse
-
     return HeldPolls(
         app,
         polls={ACQUIRE_TASK: lambda _: TASKS},
@@ -68,13 +75,26 @@ def hold_tasks(app: Any) -> HeldPolls:
     )
 
 
-def patient(client: type[Any]) -> type[Any]:
-    """Flower's Fleet client, asking the relay to hold its polls."""
+def patient(client: type[Any], node_file: Path | None) -> type[Any]:
+    """Flower's Fleet client, asking the relay to hold its polls, and taking its place back after a crash.
+
+    A SuperLink refuses a SuperNode that it still counts as connected, for up to a minute. The one that has the file
+    with the node's id in its own folder was that SuperNode, and says first that it has left.
+    """
 
     class PatientFleetClient(client):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._client.headers[WAIT_HEADER] = str(LONGEST_WAIT_SECONDS)
+
+        def ActivateNode(self, request: Any) -> Any:  # noqa: N802 - Flower's name
+            if node_file is not None and node_file.exists():
+                with contextlib.suppress(httpx.HTTPError, ValueError):
+                    self.DeactivateNode(DeactivateNodeRequest(node_id=int(node_file.read_text())))
+            response = super().ActivateNode(request)
+            if node_file is not None:
+                node_file.write_text(str(response.node_id))
+            return response
 
     return PatientFleetClient
 

@@ -13,6 +13,9 @@ from superswarm.errors import Malformed
 PROTOCOL_VERSION = 1
 """Raised when a message or its meaning changes; peers of another version are refused plainly."""
 
+SIMULATED_WARNING = "SIMULATED ATTESTATION: it protects nothing. Use made-up data only."
+"""Said wherever something simulated is shown, signed, started or released."""
+
 MemberId = NewType("MemberId", str)
 """A member's name in the manifest: lower-case letters, digits and hyphens, 1 to 32 characters."""
 

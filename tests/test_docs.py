@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
 TEST = re.compile(r"`((?:[a-z_]+/)*test_[a-z_]+\.py)?(?:::(test_[a-z0-9_]+))?`")
-COMMAND = re.compile(r"^superswarm .*$", re.MULTILINE)
+COMMAND = re.compile(r"^superswarm (?:[^\n\\]|\\\n)*$", re.MULTILINE)
 SPAN = re.compile(r"`superswarm ([a-z]+)(?: ([a-z]+))?[^`]*`")
 
 
@@ -48,7 +48,8 @@ def test_the_attacks_of_the_threat_model_are_played(file: str, test: str) -> Non
 
 
 def shown_commands() -> list[str]:
-    return sorted({line for page in PAGES for line in COMMAND.findall(page.read_text())})
+    found = {line.replace("\\\n", " ") for page in PAGES for line in COMMAND.findall(page.read_text())}
+    return sorted(found)
 
 
 @pytest.mark.parametrize("line", shown_commands())

@@ -27,7 +27,7 @@ def tiny_model(folder: Path, *, family: Family = "llama", chat: bool = True, see
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer(chat=chat)
+    tokenizer = tiny_tokenizer(chat=chat)
     tokenizer.save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -36,7 +36,8 @@ def tiny_model(folder: Path, *, family: Family = "llama", chat: bool = True, see
     return folder
 
 
-def _tokenizer(*, chat: bool):
+def tiny_tokenizer(*, chat: bool):
+    """One byte a token, `<eos>` and `<pad>`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

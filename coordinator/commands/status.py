@@ -25,7 +25,8 @@ def status(
     from coordinator.attempts import Attempts
     from coordinator.commands.run import describe
     from coordinator.control import RelayControl
-    from superswarm.io.console import SIMULATED, table, warn_simulated
+    from superswarm.io.console import table, warn_simulated
+    from superswarm.values import SIMULATED_WARNING
 
     started = {s.flower_run: s for s in Attempts(state).all()}
     with RelayControl(state) as control:
@@ -33,7 +34,7 @@ def status(
     simulated = any(s.simulated for s in started.values())
     if json_:
         document = {
-            "simulated": SIMULATED if simulated else None,
+            "simulated": SIMULATED_WARNING if simulated else None,
             "nodes": [{"node": n.node, "name": n.name, "status": n.status} for n in nodes],
             "runs": [asdict(started[r.run]) | {"state": describe(r)} for r in runs if r.run in started],
         }

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -22,11 +20,12 @@ from superswarm.consortium.approval import (
     parse_chain,
 )
 from superswarm.consortium.documents import load_json
-from superswarm.consortium.manifest import SIMULATED_WARNING, Manifest
+from superswarm.consortium.manifest import Manifest
 from superswarm.errors import Error, Misconfigured
+from superswarm.io.console import messages, output
 from superswarm.io.files import read_bytes, write_bytes
 from superswarm.io.keystore import MemberKeys, load_keys, read_passphrase
-from superswarm.values import LIMITS, Digest
+from superswarm.values import LIMITS, SIMULATED_WARNING, Digest
 
 KeysFile = Annotated[Path, typer.Option("--keys", help="Your key file, made by `superswarm keys new`.")]
 PassphraseFile = Annotated[
@@ -55,19 +54,14 @@ After = Annotated[
 ]
 
 
-def console(*, error: bool = False) -> Console:
-    """Made anew for each use, since tests and shells replace the streams. Lines are not cut: digests are copied."""
-    return Console(stderr=error, soft_wrap=True, highlight=False)
-
-
 def say(text: str, *, style: str = "") -> None:
     """One line on standard output. Never read as markup: names come from other people's files."""
-    console().print(Text(text, style=style))
+    output().print(Text(text, style=style))
 
 
 def remark(text: str) -> None:
     """One line on standard error: not what was asked for, but good to know."""
-    console(error=True).print(Text(text))
+    messages().print(Text(text))
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -76,12 +70,17 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
         table.add_column(Text(column), overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    output().print(table)
+
+
+def say_simulated() -> None:
+    """Loudly, whatever the logs do: somebody is about to decide something."""
+    messages().print(Text(SIMULATED_WARNING, style="bold red"))
 
 
 def warn_if_simulated(manifest: Manifest) -> None:
     if manifest.simulated:
-        console(error=True).print(Panel(Text(SIMULATED_WARNING, style="bold"), border_style="red"), soft_wrap=False)
+        say_simulated()
 
 
 def read_manifest(path: Path) -> Manifest:

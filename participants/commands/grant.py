@@ -17,12 +17,12 @@ from superswarm.errors import Misconfigured, Mismatch, Unavailable
 from superswarm.io.files import read_bytes
 from superswarm.values import LIMITS, MemberId
 
-HELP = """\
-Allow a run: without a grant signed by a quorum of the members, no trainer starts.
-
-One member runs `grant draft` and sends the file to the others; each runs `grant sign` and sends its file back;
-anybody runs `grant combine` and gives the result to the operator. A grant is for one epoch: a new manifest voids it.
-"""
+HELP = (
+    "Allow a run: without a grant signed by a quorum of the members, no trainer starts.\n\n"
+    "One member runs `grant draft` and sends the file to the others. Each runs `grant sign` and sends its file back. "
+    "Anybody runs `grant combine` and gives the result to the operator. A grant is for one epoch: a new manifest "
+    "voids it."
+)
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from participants.commands.common import PassphraseFile, open_keys, remark, say
+from participants.commands.common import PassphraseFile, open_keys, remark, say, say_simulated
 from participants.drafting import member_toml
-from superswarm.consortium.manifest import SIMULATED_WARNING, Member
+from superswarm.consortium.manifest import Member
 from superswarm.errors import Misconfigured
 from superswarm.io.files import SECRET, write_bytes
 from superswarm.io.keystore import MemberKeys, open_file, read_passphrase, save_keys, save_pairing, seal_file
@@ -54,13 +54,13 @@ def new(
 ) -> None:
     """Make a member's keys. Writes three files, and overwrites none.
 
-    MEMBER.keys         secret, encrypted under a passphrase: signs and reads for the member. Keep it on the member's
-                        own premises, with a copy in a safe. Without it the member cannot even be replaced where it
-                        owns an asset.
+    MEMBER.keys (secret, encrypted under a passphrase) signs and reads for the member. Keep it on the member's own
+    premises, with a copy in a safe: a member that loses it must leave and join again, and one that owns an asset
+    cannot even leave.
 
-    MEMBER.pairing      secret: copy it to the member's trainer, by which the node knows its own trainer.
+    MEMBER.pairing (secret) goes to the member's trainer: by it the node knows its own trainer.
 
-    MEMBER.member.toml  public: send it to whoever writes the manifest.
+    MEMBER.member.toml (public) goes to whoever writes the manifest.
     """
     keys = MemberKeys.generate(member)
     card = _card(keys, name, contributes, authority)
@@ -87,7 +87,7 @@ def show(
     authority: AuthorityDigest = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Print the public half of a key file, as the manifest's [[members]] table."""
+    """Print the public half of a key file, as the table that the manifest has of each member."""
     keys = open_keys(keys_file, passphrase_file)
     say(member_toml(_card(keys, name, contributes, authority)))
     remark(f"fingerprint {keys.signing.public.digest}")
@@ -126,7 +126,7 @@ def authority(
         made = DevelopmentAuthority.create(at=_a_little_ago())
         seal_file(out, made.to_bytes(), read_passphrase(passphrase_file, new=True), purpose=AUTHORITY)
         remark(f"wrote {out}  (secret, encrypted)")
-        remark(SIMULATED_WARNING)
+        say_simulated()
     say(str(made.spki_digest))
 
 
@@ -150,7 +150,7 @@ def platform(
     made = DevelopmentAuthority.parse(open_file(authority_file, read_passphrase(passphrase_file), purpose=AUTHORITY))
     write_bytes(out, made.issue(at=_a_little_ago(), valid_days=days).to_bytes(), mode=SECRET)
     say(f"wrote {out}  (secret: for one simulated machine)")
-    remark(SIMULATED_WARNING)
+    say_simulated()
 
 
 def _a_little_ago() -> int:

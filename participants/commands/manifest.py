@@ -29,17 +29,15 @@ from superswarm.io.files import read_bytes
 from superswarm.io.keystore import MemberKeys, sign_once
 from superswarm.values import LIMITS, Digest, Measurement, MemberId
 
-HELP = """\
-Agree on a manifest by sending files, with nobody in the middle.
-
-1. Every member runs `keys new`, and sends its .member.toml file to one of them, who writes the manifest.
-2. That one runs `manifest init` and `manifest draft`, and sends the TOML file to all.
-3. Every member reads it (`manifest check`, `manifest show`), runs `manifest sign`, and sends the .signed.json file to
-all.
-4. Anybody runs `manifest combine`. The resulting file is what all programs are given. Compare its digest.
-
-To change something later, begin with `manifest init --after`, and give `--after` with each step.
-"""
+HELP = (
+    "Agree on a manifest by sending files, with nobody in the middle.\n\n"
+    "1. Every member runs `keys new`, and sends its .member.toml file to the one of them who writes the manifest.\n\n"
+    "2. That one runs `manifest init` and `manifest draft`, and sends the TOML file to all.\n\n"
+    "3. Every member reads it (`manifest check`, `manifest show`), runs `manifest sign`, and sends the .signed.json "
+    "file to all.\n\n"
+    "4. Anybody runs `manifest combine`. The resulting file is what all programs are given. Compare its digest.\n\n"
+    "To change something later, begin with `manifest init --after`, and give `--after` with each step."
+)
 
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -129,11 +127,15 @@ def draft(
     Nothing is decided by it: each member reads the result before signing.
     """
     text = read_bytes(template, limit=LIMITS.manifest_bytes).decode("utf-8", "replace")
-    load_toml(text)
+    attestation = load_toml(text).get("attestation")
     cards = [drafting.read_card(read_bytes(path, limit=LIMITS.document_bytes)) for path in member or ()]
     if cards:
         text = drafting.set_members(text, cards)
     if measurement == "this":
+        if attestation != "simulated":
+            raise Misconfigured(
+                "`this` measures installed files, which proves nothing to real hardware: give sha384:..."
+            )
         from superswarm.attestation.measure import measure_packages
 
         measurement = str(measure_packages())
@@ -240,7 +242,8 @@ def sign(
     signature = sign_once(keys_file, keys, manifest)
     signatures = {**signed.signatures, **({keys.member: signature} if "decides" in roles else {})}
     acceptances = {**signed.acceptances, **({keys.member: signature} if "enters" in roles else {})}
-    target = out or file.with_name(f"{file.name.split('.')[0]}.{keys.member}.signed.json")
+    part = f"{keys.member}.accepts" if roles == {"enters"} else keys.member
+    target = out or file.with_name(f"{file.name.split('.')[0]}.{part}.signed.json")
     common.write_out(target, SignedManifest(manifest, signatures, acceptances).to_bytes(), force=force)
     remark("next: send it to the other members; anybody can then run superswarm manifest combine")
 

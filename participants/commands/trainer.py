@@ -79,7 +79,7 @@ def _learner(config: TrainerConfig, manifest: ApprovedManifest, notify: object) 
     from superswarm.io.logs import logger
     from superswarm.values import Digest
 
-    log = logger("trainer")
+    log = logger("superswarm.trainer")
     job = manifest.manifest.job
     asset = manifest.manifest.asset(job.base_model)
     if asset is None:

@@ -131,7 +131,7 @@ def _require_policy(report: VerifiedReport, workload: Workload, binding: Binding
     if workload.policy is None:
         raise rejected(Fault(Reason.PLATFORM_NOT_ACCEPTED, f"the manifest has no policy for {report.platform}"))
     judge_report(report, workload.policy)
-    appraise_devices(report.evidence, binding, binding.report_data(), workload.policy.nvidia, at=report.at)
+    appraise_devices(report, binding, workload.policy.nvidia)
 
 
 def _only(proof: object, maker: str) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from coordinator.config import AggregatorConfig, CoordinatorConfig
 from participants.config import ParticipantConfig, TrainerConfig
+from superswarm.commands import consortium_checks as checks
 from superswarm.errors import Error, Misconfigured
 from superswarm.io import machine
 from superswarm.io.clocks import SystemClock
@@ -126,38 +127,26 @@ def _node(config: ParticipantConfig) -> Iterator[Finding]:
     yield machine.check_secret_file("keys", config.keys)
     if config.passphrase_file is not None:
         yield machine.check_secret_file("passphrase_file", config.passphrase_file)
+    yield from _consortium(config.manifest, config.pinned, config.member)
     yield machine.check_disk("state", config.state)
     yield machine.check_disk("results", config.results)
     yield from _listening(config.http)
-    yield from _outward(config.manifest, config.relay, config.relay_ca)
     yield machine.check_secret_file("supernode_key", config.supernode_key)
+    yield from _relay(config.relay, config.relay_ca)
 
 
 def _trainer(config: TrainerConfig) -> Iterator[Finding]:
     yield from _platform(config.platform_credentials)
     yield from machine.check_gpu()
+    yield from _consortium(config.manifest, config.pinned, config.member, "trainer", config.platform_credentials)
     yield machine.check_secret_file("pairing", config.pairing)
-    yield machine.check_file("train", config.train)
-    yield machine.check_file("test", config.test)
-    yield from _model(config.model)
+    yield checks.check_model(config.model)
+    yield checks.check_data("train", config.train)
+    yield checks.check_data("test", config.test)
     yield machine.check_disk("state", config.state)
     yield from _listening(config.http)
-    yield from _outward(config.manifest, config.relay, config.relay_ca)
     yield machine.check_secret_file("supernode_key", config.supernode_key)
-
-
-def _model(name: str) -> Iterator[Finding]:
-    folder = Path(name)
-    if not folder.is_absolute():
-        yield machine.warn(
-            "model", f"{name} is a name, not a folder", "make sure that this machine has it, or can download it"
-        )
-    elif not folder.is_dir():
-        yield machine.bad(
-            "model", f"{folder} is not a folder", "put the base model there, or set model to its folder"
-        )
-    else:
-        yield machine.good("model", f"{folder} is there")
+    yield from _relay(config.relay, config.relay_ca)
 
 
 def _coordinator(config: CoordinatorConfig) -> Iterator[Finding]:
@@ -169,27 +158,37 @@ def _coordinator(config: CoordinatorConfig) -> Iterator[Finding]:
 
 def _aggregator(config: AggregatorConfig) -> Iterator[Finding]:
     yield from _platform(config.platform_credentials)
+    yield from _consortium(config.manifest, config.pinned, None, "aggregator", config.platform_credentials)
     yield machine.check_disk("state", config.state)
     yield from _listening(config.http)
-    yield from _outward(config.manifest, config.relay, config.relay_ca)
     yield machine.check_secret_file("superexec_secret", config.superexec_secret)
+    yield from _relay(config.relay, config.relay_ca)
+
+
+def _consortium(
+    path: Path, pinned: str | None, member: str | None, tee: str = "", credentials: Path | None = None
+) -> Iterator[Finding]:
+    """The manifest; for a program in a TEE also whether this code is approved as `tee`."""
+    manifest = checks.read_manifest(path, pinned)
+    if isinstance(manifest, Finding):
+        yield manifest
+        return
+    yield from checks.check_manifest(manifest, pinned, member, credentials)
+    workloads = manifest.manifest.workloads
+    if tee:
+        workload = workloads.trainer if tee == "trainer" else workloads.aggregator
+        yield from checks.check_code(manifest, tee, workload, credentials)
 
 
 def _platform(credentials: Path | None) -> Iterator[Finding]:
     yield from machine.check_tee(needed=credentials is None)
     if credentials is not None:
         yield machine.check_secret_file("platform_credentials", credentials)
-        yield machine.warn("tee", "simulated attestation protects nothing", "use made-up data only")
 
 
 def _listening(http: Address | None) -> Iterator[Finding]:
     if http is not None:
         yield machine.check_port("http", http)
-
-
-def _outward(manifest: Path, relay: Address, authority: Path) -> Iterator[Finding]:
-    yield machine.check_file("manifest", manifest)
-    yield from _relay(relay, authority)
 
 
 def _relay(relay: Address, authority: Path) -> Iterator[Finding]:

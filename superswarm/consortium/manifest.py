@@ -23,12 +23,6 @@ from superswarm.values import LIMITS, MEMBER_ID, Digest, Measurement, MemberId
 
 FORMAT = "superswarm-manifest/1"
 
-SIMULATED_WARNING = (
-    "SIMULATED attestation protects nothing: whoever runs the machines can read data, models and updates. "
-    "Use it to learn, to test and to demonstrate, never with anything that must stay secret."
-)
-"""Said wherever a simulated manifest is shown, signed or run."""
-
 
 class Platform(StrEnum):
     """Where a workload may run. A manifest is wholly simulated or wholly real."""

@@ -147,7 +147,10 @@ class StreamWriter:
 
 
 def encrypt_stream(src: BinaryIO, dst: BinaryIO, key: bytes, *, header: bytes) -> None:
-    """Encrypt all of `src` to `dst` under a 32-byte key. `header` is public and authenticated."""
+    """Encrypt all of `src` to `dst` under a 32-byte key. `header` is public and authenticated.
+
+    `dst` takes all that it is given at once, as buffered files do.
+    """
     chunks = Chunks.new(key, header)
     dst.write(chunks.prologue.to_bytes())
     for index, plaintext, last in _split(src, CHUNK):

@@ -128,8 +128,7 @@ def train(on: Stage, founded: Founded, running: Running, watch: Watch) -> None:
 
 def told(entry: Mapping[str, Any]) -> str:
     """A log entry's own fields, for people."""
-    skipped = {"ts", "level", "program", "event", "logger"}
-    return " ".join(f"{name}={value}" for name, value in entry.items() if name not in skipped)
+    return " ".join(f"{name}={value}" for name, value in entry.get("fields", {}).items())
 
 
 def open_result(on: Stage, hospital: Hospital) -> Path:

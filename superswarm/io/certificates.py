@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from superswarm.errors import DiskFull, Environment, Misconfigured
+from superswarm.errors import Environment, Misconfigured
+from superswarm.io.files import PUBLIC, SECRET, write_bytes
 
 AUTHORITY_DAYS: Final = 3650
 SERVER_DAYS: Final = 397
 RENEW_DAYS: Final = 30
+HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 BACKDATE: Final = dt.timedelta(minutes=10)  # for peers whose clocks are behind
 
 
@@ -71,32 +74,16 @@ def node_key(path: Path) -> str:
         key = _load_ssh(path)
     else:
         key = ec.generate_private_key(ec.SECP256R1())
-        write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+        write_bytes(
+            path, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()), mode=SECRET, replace=True
+        )
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-    write_atomic(path.with_name(path.name + ".pub"), f"{public}\n".encode(), 0o644)
+    write_bytes(path.with_name(path.name + ".pub"), f"{public}\n".encode(), mode=PUBLIC, replace=True)
     return public
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only this user may read, whole or not at all."""
-    write_atomic(path, data, 0o600)
-
-
-def write_atomic(path: Path, data: bytes, mode: int) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        if error.errno == 28:
-            raise DiskFull(f"no disk space is left for {path}") from None
-        raise Environment(f"cannot write {path}: {error.strerror}") from None
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey, form: PrivateFormat) -> None:
+    write_bytes(path, key.private_bytes(Encoding.PEM, form, NoEncryption()), mode=SECRET, replace=True)
 
 
 def _load_ssh(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -119,9 +106,12 @@ def _general_name(name: str) -> x509.GeneralName:
     except ValueError:
         pass
     try:
-        return x509.DNSName(name.encode("idna").decode())
-    except (UnicodeError, ValueError):
-        raise Misconfigured(f"not a host name or address: {name!r}") from None
+        ascii_name = name.encode("idna").decode()
+    except UnicodeError:
+        ascii_name = ""
+    if not HOST_NAME.fullmatch(ascii_name):
+        raise Misconfigured(f"not a host name or address: {name!r}")
+    return x509.DNSName(ascii_name)
 
 
 def _write_authority(certificate: Path, key_file: Path) -> None:
@@ -133,8 +123,10 @@ def _write_authority(certificate: Path, key_file: Path) -> None:
         .add_extension(_usage(sign=False), critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_private(key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    write_atomic(certificate, built.public_bytes(Encoding.PEM), 0o644)
+    write_bytes(
+        key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=SECRET, replace=True
+    )
+    write_bytes(certificate, built.public_bytes(Encoding.PEM), mode=PUBLIC, replace=True)
 
 
 def _write_server(files: ServerFiles, authority_key: Path, names: Sequence[x509.GeneralName]) -> None:
@@ -156,8 +148,10 @@ def _write_server(files: ServerFiles, authority_key: Path, names: Sequence[x509.
         )
         .sign(signer, hashes.SHA256())
     )
-    write_private(files.key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    write_atomic(files.certificate, built.public_bytes(Encoding.PEM), 0o644)
+    write_bytes(
+        files.key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=SECRET, replace=True
+    )
+    write_bytes(files.certificate, built.public_bytes(Encoding.PEM), mode=PUBLIC, replace=True)
 
 
 def _begin(

@@ -13,8 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-SIMULATED = "SIMULATED ATTESTATION: it protects nothing. Use made-up data only."
-"""Said at start and in every status of a program under a simulated manifest."""
+from superswarm.values import SIMULATED_WARNING
 
 
 @cache
@@ -42,9 +41,10 @@ class _Late:
 def warn_simulated() -> None:
     """Say loudly, at start, that simulated evidence protects nothing; in the log where nobody watches."""
     if messages().is_terminal and os.environ.get("SUPERSWARM_LOG_FORMAT") != "json":
-        messages().print(Panel(Text(SIMULATED, style="bold"), border_style="red", expand=False))
+        panel = Panel(Text(SIMULATED_WARNING, style="bold"), border_style="red", expand=False)
+        messages().print(panel, soft_wrap=False)
     else:
-        logging.getLogger(__name__).warning(SIMULATED)
+        logging.getLogger(__name__).warning(SIMULATED_WARNING)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

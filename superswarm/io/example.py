@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from superswarm.errors import Misconfigured
 from superswarm.io.config import Config, env_name, gather, load_config
 
 
@@ -50,15 +48,3 @@ def effective(model: type[Config], program: str, file: Path | None, flags: Mappi
         line = f"# {name} is not set" if value is None else f"{name} = {_toml(value)}"
         lines.append(f"{line}  # {settings[name].source if name in settings else 'default'}")
     return "\n".join(lines) + "\n"
-
-
-def write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist yet, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text)
-        os.link(draft, path)  # fails where `path` exists, unlike a rename
-    except FileExistsError:
-        raise Misconfigured(f"{path} exists already; remove it or name another file") from None
-    finally:
-        draft.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ PUBLIC = 0o644
 
 def read_bytes(path: Path, *, limit: int) -> bytes:
     """The whole file. Environment where it cannot be read, TooLarge over `limit` bytes."""
-    with _explained(path), path.open("rb") as file:
+    with explained(path), path.open("rb") as file:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise TooLarge(f"{path} has more than {limit} bytes")
@@ -32,7 +32,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = PUBLIC, replace: bool = 
     Misconfigured raised.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
-    with _explained(path):
+    with explained(path):
         try:
             with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
                 file.write(data)
@@ -42,7 +42,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = PUBLIC, replace: bool = 
                 draft.replace(path)
             else:
                 _link(draft, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             with suppress(FileNotFoundError):
                 draft.unlink()
@@ -50,7 +50,7 @@ def write_bytes(path: Path, data: bytes, *, mode: int = PUBLIC, replace: bool = 
 
 def make_folder(path: Path) -> None:
     """Make a folder for its owner only, with its parents; one that is there is left as it is."""
-    with _explained(path):
+    with explained(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
@@ -61,7 +61,7 @@ def _link(draft: Path, path: Path) -> None:
         raise Misconfigured(f"{path} exists already: move it away, or write to another file") from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name itself durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -74,10 +74,10 @@ def _sync_folder(folder: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time do what follows to `path`; others wait. The lock is a file beside it."""
     lock = path.with_name(f".{path.name}.lock")
-    with _explained(lock):
+    with explained(lock):
         file = os.open(lock, os.O_RDWR | os.O_CREAT, SECRET)
     try:
-        with _explained(lock):
+        with explained(lock):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
     finally:
@@ -85,7 +85,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn an OSError into the error of ours that says who must act."""
     try:
         yield

@@ -27,9 +27,10 @@ BODY_BYTES: Final = 1024**2  # of a poll or a push's metadata; a longer one is p
 class HeldPolls:
     """Holds polls until a push wakes their topic.
 
-    `polls` says, for a path, which topic a request's body polls; `pushes`, which topics it wakes; `empty`, whether
-    a poll's answer said nothing. A topic that answered empty, and was not woken since, is held; so no poll is run
-    twice, which matters where requests carry a nonce.
+    `polls` says, for a path, which topic a request's body polls, and `empty`, whether its answer said nothing.
+    `pushes` says which topics a request's body wakes; `always`, which one it wakes whatever the body, which then
+    passes unread. A topic that answered empty, and was not woken since, is held; so no poll is run twice, which
+    matters where requests carry a nonce.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class HeldPolls:
         polls: Mapping[str, Callable[[bytes], Topic]],
         empty: Mapping[str, Callable[[bytes], bool]],
         pushes: Mapping[str, Callable[[bytes], Iterable[Topic]]],
+        always: Mapping[str, Topic] | None = None,
     ) -> None:
         self._app, self._polls, self._empty, self._pushes = app, polls, empty, pushes
+        self._always = always or {}
         self._woken: dict[Topic, int] = {}
         self._told: dict[Topic, int] = {}  # as of which wake-up a topic was last told "nothing"
         self._waiting: dict[Topic, set[asyncio.Event]] = {}
@@ -55,6 +58,11 @@ class HeldPolls:
             await self._poll(path, scope, receive, send)
         elif path in self._pushes:
             await self._push(path, scope, receive, send)
+        elif path in self._always:
+            answer = _Answer(send)
+            await self._app(scope, receive, answer)
+            if answer.ok:
+                self.wake(self._always[path])
         else:
             await self._app(scope, receive, send)
 

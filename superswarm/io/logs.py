@@ -68,8 +68,8 @@ class Log:
 
 
 def logger(name: str) -> Log:
-    """The log of a module: `logger(__name__)`."""
-    return Log(name)
+    """The log of a module, `logger(__name__)`, or of a program, `logger("trainer")`."""
+    return Log(name if name.partition(".")[0] in OURS else f"superswarm.{name}")
 
 
 def safe(value: object) -> Any:

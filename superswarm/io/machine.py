@@ -163,14 +163,6 @@ def check_secret_file(name: str, path: Path) -> Finding:
     return good("files", f"{name}: {path} is there, for its owner only")
 
 
-def check_file(name: str, path: Path) -> Finding:
-    """Whether a file exists and can be read."""
-    if path.is_file() and os.access(path, os.R_OK):
-        return good("files", f"{name}: {path} is there")
-    why = "cannot be read by this user" if path.exists() else "does not exist"
-    return bad("files", f"{name}: {path} {why}", f"put the file there, or set {name} to where it is")
-
-
 def check_tee(root: Path = Path("/"), *, needed: bool) -> list[Finding]:
     """Which trusted execution environment this machine offers, as a guest sees it (kernel: configfs-tsm)."""
     devices = {"Intel TDX": "dev/tdx_guest", "AMD SEV-SNP": "dev/sev-guest", "vTPM": "dev/tpmrm0"}

@@ -16,7 +16,8 @@ import typer
 from pydantic.fields import FieldInfo
 
 from superswarm.io.config import Config, ConfigT, env_name, is_list, is_path, load_config
-from superswarm.io.example import effective, example, write_new
+from superswarm.io.example import effective, example
+from superswarm.io.files import write_bytes
 
 R = TypeVar("R")
 
@@ -98,7 +99,7 @@ def add_config_command(app: typer.Typer, model: type[Config], program: str) -> N
         if show:
             typer.echo(effective(model, program, file, {}), nl=False)
         elif out is not None:
-            write_new(out, example(model, program))
+            write_bytes(out, example(model, program).encode())
             typer.echo(f"wrote {out}: fill it in, then run: superswarm {program} up --config {out}")
         else:
             typer.echo(example(model, program), nl=False)

@@ -27,7 +27,7 @@ class Reporter:
 
     def __init__(self, program: str) -> None:
         self.registry = CollectorRegistry()
-        self._log = logger(program)
+        self._log = logger(f"superswarm.{program}")
         self._events = Counter("superswarm_events", "Events, by name.", ["event"], registry=self.registry)
         self._round = Gauge("superswarm_round", "The round that is under way or was last.", registry=self.registry)
         self._status: Status = "starting"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import shutil
@@ -14,10 +13,11 @@ from pathlib import Path
 
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import VerifyingKey
-from superswarm.errors import DiskFull, Environment, Error, Misconfigured, Mismatch
+from superswarm.errors import Error, Misconfigured, Mismatch
+from superswarm.io.files import explained, read_bytes, sync_folder, write_bytes
 from superswarm.updates.container import ResultHeader, check_signature, read_head
 from superswarm.updates.publish import open_container
-from superswarm.values import MemberId
+from superswarm.values import LIMITS, MemberId
 
 SUFFIX = ".result"
 SIGNER = ".signer"  # beside a result: the key that this node vouched for
@@ -38,7 +38,7 @@ class ResultFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def store(self, run: str, container: bytes, signer: VerifyingKey) -> Path:
+    def store(self, run: str, container: bytes, signer: VerifyingKey) -> None:
         """Check and keep a container; `signer` is the aggregator that this node vouched for in this run.
 
         Raises Malformed, Mismatch, Untrusted or BadSignature, DiskFull or Environment, and keeps nothing then.
@@ -49,11 +49,10 @@ class ResultFolder:
             raise Mismatch("a result names another run than the one that it came from")
         check_signature(src, head, signer)
         path = self.folder / f"{run}-{head.header.container[:12]}{SUFFIX}"
-        with disk(self.folder):
+        with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path.with_suffix(SIGNER), f"{signer}\n".encode())
-            write_whole(path, container)
-        return path
+        write_bytes(path.with_suffix(SIGNER), f"{signer}\n".encode(), replace=True)
+        write_bytes(path, container, replace=True)
 
     def results(self) -> tuple[list[StoredResult], list[tuple[Path, Error]]]:
         """Every result in the folder, and every file that looks like one but is none, with what is wrong."""
@@ -68,19 +67,20 @@ class ResultFolder:
 
 def describe_result(path: Path) -> StoredResult:
     """Read a result's public header. Proves nothing."""
-    with disk(path), path.open("rb") as src:
+    with explained(path), path.open("rb") as src:
         return StoredResult(path=path, header=read_head(src).header, nbytes=path.stat().st_size)
 
 
 def vouched_signer(path: Path) -> VerifyingKey | None:
     """The signer that this node recorded for a result in its folder; None for a file from elsewhere."""
     beside = path.with_suffix(SIGNER)
-    with disk(beside):
-        return (
-            VerifyingKey.parse(beside.read_text(encoding="ascii", errors="replace").strip())
-            if beside.exists()
-            else None
-        )
+    return read_signer(beside) if beside.exists() else None
+
+
+def read_signer(path: Path) -> VerifyingKey:
+    """An aggregator's key, as `store` wrote it beside a result."""
+    text = read_bytes(path, limit=LIMITS.document_bytes).decode("ascii", errors="replace")
+    return VerifyingKey.parse(text.removesuffix("\n"))
 
 
 def open_result(
@@ -93,9 +93,9 @@ def open_result(
     """
     if dst.exists():
         raise Misconfigured(f"{dst} is there already: name a folder that is not")
-    with disk(path), path.open("rb") as src:
+    with explained(path), path.open("rb") as src:
         opened = open_container(src, kem, member, expected_signer=expected_signer)
-        with disk(dst.parent), new_folder(dst) as folder:
+        with explained(dst.parent), new_folder(dst) as folder:
             for name, _, content in opened.files:
                 with (folder / name).open("xb") as file:
                     for piece in content:
@@ -113,40 +113,6 @@ def new_folder(dst: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.rename(dst)
-        _settle(dst.parent)
+        sync_folder(dst.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # after a rename there is nothing
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all, also after a crash."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).rename(path)
-        _settle(path.parent)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _settle(folder: Path) -> None:
-    """Make a rename in this folder survive a crash of the machine."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def disk(where: Path) -> Iterator[None]:
-    """Turn the operating system's errors into ours, naming the place."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull(f"no space is left for {where}") from None
-        raise Environment(f"{where}: {os.strerror(error.errno or 0)}") from None

@@ -156,7 +156,7 @@ def call(function: Callable[[T], R], request: T, *, patience: float = PATIENCE_S
                 raise Unavailable(f"the relay refuses a call: HTTP {status}") from None
         except httpx.TransportError:
             pass
-        except ValueError:  # not protobuf
+        except (httpx.RequestError, ValueError):  # compressed, endless, or not protobuf
             raise Malformed("the relay's answer is not what Flower's protocol has there") from None
         pause = _backoff(attempt)
         if time.monotonic() + pause > end:
@@ -182,7 +182,7 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._thread.join(1.0)  # it may hang in a call, which ends by its own timeout
 
     def _run(self) -> None:
         pause = FIRST_HEARTBEAT_SECONDS
@@ -195,6 +195,8 @@ class Heartbeat:
                 pause = 1.0
             except (httpx.HTTPError, ValueError):
                 known, pause = True, 1.0
+            except RuntimeError:  # the connection was closed meanwhile
+                return
             if not known:
                 self.gone.set()
                 return

@@ -23,9 +23,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from superswarm import __version__
 from superswarm.errors import Environment, PortTaken
 from superswarm.io.config import Address
-from superswarm.io.console import SIMULATED
 from superswarm.io.logs import logger, safe
-from superswarm.values import PROTOCOL_VERSION
+from superswarm.values import PROTOCOL_VERSION, SIMULATED_WARNING
 
 Status = Literal["starting", "ok", "degraded", "stopping"]
 CLIENT_SECONDS: Final = 5.0  # a client that sends slower is dropped
@@ -117,7 +116,7 @@ class StatusServer:
             "simulated": self._simulated,
         }
         if self._simulated:
-            document["warning"] = SIMULATED
+            document["warning"] = SIMULATED_WARNING
         return document | {"details": safe(dict(health.details))}
 
 

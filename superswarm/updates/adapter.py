@@ -152,7 +152,7 @@ def require_finite(array: NDArray[np.float32]) -> None:
             raise NotFinite("an adapter holds NaN or infinity")
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def header(spec: AdapterSpec) -> bytes:
     """The canonical head of the safetensors file: length, then JSON padded with spaces to 8 bytes.
 

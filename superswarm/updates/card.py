@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from superswarm.consortium.approval import ApprovedManifest
-from superswarm.consortium.manifest import SIMULATED_WARNING, Asset, Manifest
+from superswarm.consortium.manifest import Asset, Manifest
 from superswarm.updates.adapter import AdapterSpec
-from superswarm.values import Digest
+from superswarm.values import SIMULATED_WARNING, Digest
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -53,8 +53,8 @@ tags: [lora, superswarm]
 ---
 # An adapter of {_plain(agreed.name)}
 
-{warning}A LoRA adapter (arXiv:2106.09685). {len(agreed.trainers)} of the members trained it with superswarm: none was
-shown what another brought, nor was whoever ran the machines.
+{warning}A LoRA adapter (arXiv:2106.09685), trained with superswarm on data of the consortium's members, which stayed
+with each of them.
 
 | | |
 |---|---|

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Self, TypeAlias
 
-from superswarm.consortium.manifest import Aggregation, Metrics
+from superswarm.consortium.manifest import Aggregation, Manifest, Metrics
 from superswarm.errors import CohortTooSmall, Malformed, NotFinite, Replay, Unavailable, Untrusted
 from superswarm.updates.adapter import Adapter, AdapterSpec
 from superswarm.updates.aggregate import HEAVIEST, StreamingMean
@@ -19,7 +19,6 @@ Audience: TypeAlias = Literal["members", "operator"]
 LABEL: Final = "superswarm/v1/metrics"
 FLOATS = struct.Struct(">ddd")
 LARGEST = 1e12  # seconds, or nats a token: sums of these never overflow
-LOSSES: Final = ("train_loss", "eval_loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,19 +151,21 @@ Released: TypeAlias = Mapping[str, float | Mapping[str, float]]
 """Metric to value, or member to metric to value."""
 
 
-def released(metrics: Mapping[MemberId, MemberMetrics], clause: Metrics, *, to: Audience) -> Released:
+def released(metrics: Mapping[MemberId, MemberMetrics], manifest: Manifest, *, to: Audience) -> Released:
     """What the manifest lets out of the TEE, and to whom: every metric that leaves goes through here.
 
     Granularity "member" gives each member's own fields. "aggregate" gives means of losses weighted by examples, the
-    total of examples, and the longest seconds. A mean that only one of several members has a part in stays inside,
-    since it is that member's value. Differences between rounds with different cohorts can still tell one member's
-    share: whoever minds releases nothing.
+    total of examples, and the longest seconds: each over the minimum cohort at least, and never over one of several
+    members, so that a relay which drops the others' answers learns nothing of the one that is left. With two members
+    each can tell the other's share, and so can differences between rounds with different cohorts.
     """
+    clause = manifest.metrics
     if to not in clause.to:
         return {}
     if clause.granularity == "member":
         return {member: _fields(metrics[member], clause) for member in sorted(metrics)}
-    return _aggregate(list(metrics.values()), clause)
+    least = max(manifest.aggregation.minimum_cohort, min(2, len(manifest.trainers)))
+    return _aggregate(list(metrics.values()), clause, least)
 
 
 def _fields(metrics: MemberMetrics, clause: Metrics) -> dict[str, float]:
@@ -172,13 +173,17 @@ def _fields(metrics: MemberMetrics, clause: Metrics) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _aggregate(metrics: list[MemberMetrics], clause: Metrics) -> dict[str, float]:
+def _aggregate(metrics: list[MemberMetrics], clause: Metrics, least: int) -> dict[str, float]:
     fields: dict[str, float] = {}
     for name in clause.release:
-        if name in LOSSES:
-            parts = [(getattr(m, name), m.examples) for m in metrics if getattr(m, name) is not None]
-            if len(parts) >= min(2, len(metrics)) and parts:
+        parts = [(getattr(m, name), m.examples) for m in metrics if getattr(m, name) is not None]
+        if len(parts) < least:
+            continue
+        match name:
+            case "train_loss" | "eval_loss":
                 fields[name] = math.fsum(x * n for x, n in parts) / sum(n for _, n in parts)
-        elif metrics:
-            fields[name] = sum(m.examples for m in metrics) if name == "examples" else max(m.seconds for m in metrics)
+            case "examples":
+                fields[name] = sum(n for _, n in parts)
+            case "seconds":
+                fields[name] = max(x for x, _ in parts)
     return fields

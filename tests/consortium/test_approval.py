@@ -347,6 +347,23 @@ def test_an_owner_of_an_unused_model_vetoes_code_but_not_the_job() -> None:
         succeed(current, sign_all(patched, current, by=["alice", "carol"]))
 
 
+@pytest.mark.parametrize(("before", "after"), [("mine", "other"), ("other", "mine")])
+def test_a_job_is_not_moved_off_or_onto_a_model_without_its_owner(before: str, after: str) -> None:
+    """The asset itself stays as it is; carol brings nothing but the model."""
+    job = HANDLING["job"]
+    current = approved(
+        member("alice", DATA),
+        member("bob", DATA),
+        member("carol", "model"),
+        assets=[owned("mine", "carol"), owned("other", "public")],
+        job=job | {"base_model": before},
+    )
+    moved = successor(current, job=job | {"base_model": after})
+    with pytest.raises(OwnerVeto, match="carol must sign: owner: job"):
+        succeed(current, sign_all(moved, current, by=["alice", "bob"]))
+    succeed(current, sign_all(moved, current))
+
+
 def test_standing_says_who_is_missing() -> None:
     current = hospital_consortium()
     changed = successor(current, metrics={"release": []})

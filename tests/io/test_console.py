@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from superswarm.io import console
+from superswarm.values import SIMULATED_WARNING
 
 
 def test_results_and_remarks_go_to_different_streams(capsys: pytest.CaptureFixture[str]) -> None:
@@ -17,10 +18,11 @@ def test_simulation_is_said_where_somebody_will_see_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     console.warn_simulated()
-    assert [record.message for record in caplog.records] == [console.SIMULATED]
+    assert [record.message for record in caplog.records] == [SIMULATED_WARNING]
     monkeypatch.setattr(type(console.messages()), "is_terminal", True)
     console.warn_simulated()
-    assert console.SIMULATED in capsys.readouterr().err
+    words = [word for word in capsys.readouterr().err.split() if word.isascii()]
+    assert " ".join(words) == SIMULATED_WARNING
 
 
 def test_a_table_shows_cells_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

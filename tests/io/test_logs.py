@@ -49,6 +49,12 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry["fields"] == {"round": 3, "members": ["north", "south"], "loss": "nan"}
 
 
+def test_a_program_may_log_under_its_own_name(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.setup("trainer", log_format="json", confidential=True)
+    logs.logger("trainer").info("ready")
+    assert [entry["event"] for entry in lines(capsys)] == ["ready"]
+
+
 def test_people_get_a_line_with_fields(capsys: pytest.CaptureFixture[str]) -> None:
     logs.setup("trainer")
     log.warning("round closed", round=3, loss=0.123456789)

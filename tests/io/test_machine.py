@@ -20,11 +20,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from superswarm import cli
-from superswarm.commands import doctor
 from superswarm.io import machine
 from superswarm.io.clocks import ManualClock, SystemClock
 from superswarm.io.config import Address
-from superswarm.io.example import example
 from superswarm.io.machine import Level
 
 
@@ -229,37 +227,6 @@ def test_a_relay_that_does_not_answer(relay: Relay) -> None:
     assert (finding.level, "firewall" in finding.do) == (Level.PROBLEM, True)
 
 
-def test_doctor_ends_with_5_where_something_must_be_done(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine, "check_versions", lambda _extra: [])
-    path = tmp_path / "trainer.toml"
-    path.write_text(example(doctor.MODELS[doctor.Program.TRAINER], "trainer"))
-    assert cli.run(["doctor", "--program", "trainer", "--config", str(path), "--json"]) == 5
-    findings = {(one["check"], one["level"]): one for one in json.loads(capsys.readouterr().out)}
-    assert findings["files", "problem"]["do"]
-    assert findings["model", "problem"]["do"]
-    assert findings["relay", "problem"]["do"]
-
-
-@pytest.mark.parametrize("program", list(doctor.Program))
-def test_doctor_explains_a_missing_configuration(
-    program: doctor.Program, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert cli.run(["doctor", "--program", program, "--config", str(tmp_path / "absent.toml")]) == 5
-    assert f"superswarm {program} config" in capsys.readouterr().out
-
-
-def test_doctor_without_a_program_is_content_here(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "check_disk", lambda name, folder: machine.good("disk", f"{name} {folder}"))
-    monkeypatch.setattr(machine, "check_versions", lambda _extra: [])
-    assert cli.run(["doctor"]) == 0
-    assert " 0 to fix" in " " + capsys.readouterr().out.splitlines()[-1]
-
-
 def test_a_relay_can_be_tried_before_anything_is_configured(
     relay: Relay, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,14 +237,3 @@ def test_a_relay_can_be_tried_before_anything_is_configured(
     assert found[-2:] == [("relay", "ok"), ("clock", "ok")]
     assert cli.run(["doctor", *where[:2]]) == 2
     assert cli.run(["doctor", "--program", "trainer", *where]) == 2
-
-
-def test_an_operator_s_machine(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine, "check_versions", lambda _extra: [])
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        (tmp_path / "relay.toml").write_text(f'port = {port}\nhttp = "off"\n')
-        assert cli.run(["doctor", "--program", "coordinator", "--config", str(tmp_path / "relay.toml")]) == 5
-    assert f"127.0.0.1:{port}" in capsys.readouterr().out

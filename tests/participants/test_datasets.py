@@ -11,7 +11,7 @@ import pytest
 from participants import datasets
 from participants.datasets import Example, TextFormat, Tokens, read_examples, round_batches
 from superswarm.errors import Malformed, UnusableDataset
-from tests.tiny import _tokenizer
+from tests.tiny import tiny_tokenizer
 
 CANARY = "canary-5f1b"
 
@@ -65,7 +65,7 @@ def decode(tokenizer, ids) -> str:
 
 
 def test_chat_template_ends_the_answer_at_the_end_token() -> None:
-    tokenizer = _tokenizer(chat=True)
+    tokenizer = tiny_tokenizer(chat=True)
     [tokens] = TextFormat(tokenizer, 256).examples([Example("hi", "yes")])
     assert decode(tokenizer, tokens.ids[: tokens.start]) == "<|user|>hi<eos><|assistant|>"
     assert decode(tokenizer, tokens.ids[tokens.start :]) == "yes<eos>"
@@ -73,7 +73,7 @@ def test_chat_template_ends_the_answer_at_the_end_token() -> None:
 
 
 def test_without_a_chat_template_the_format_is_plain() -> None:
-    tokenizer = _tokenizer(chat=False)
+    tokenizer = tiny_tokenizer(chat=False)
     [tokens] = TextFormat(tokenizer, 256).examples([Example("hi", "yes")])
     assert decode(tokenizer, tokens.ids[: tokens.start]) == "hi\n"
     assert decode(tokenizer, tokens.ids[tokens.start :]) == "yes<eos>"
@@ -88,7 +88,7 @@ def test_without_a_chat_template_the_format_is_plain() -> None:
     ],
 )
 def test_answers_end_whatever_the_template_does(template: str, answer: str) -> None:
-    tokenizer = _tokenizer(chat=True)
+    tokenizer = tiny_tokenizer(chat=True)
     tokenizer.chat_template = template
     [tokens] = TextFormat(tokenizer, 256).examples([Example("hi", "yes")])
     assert decode(tokenizer, tokens.ids[tokens.start :]) == answer
@@ -104,14 +104,14 @@ def test_answers_end_whatever_the_template_does(template: str, answer: str) -> N
     ],
 )
 def test_chat_templates_run_in_a_sandbox(template: str) -> None:
-    tokenizer = _tokenizer(chat=True)
+    tokenizer = tiny_tokenizer(chat=True)
     tokenizer.chat_template = template
     with pytest.raises(Malformed):
         TextFormat(tokenizer, 256).examples([Example(CANARY, "yes")])
 
 
 def test_long_examples_keep_their_completion_and_the_end_of_their_prompt() -> None:
-    tokenizer = _tokenizer(chat=False)
+    tokenizer = tiny_tokenizer(chat=False)
     text = TextFormat(tokenizer, 10)
     long_prompt, long_both, fits = text.examples(
         [Example("0123456789", "abc"), Example("0123456789", "abcdefghijklmn"), Example("01234", "abc")]

@@ -125,14 +125,14 @@ def reference_loss(tuner: Finetuner, data: Path) -> float:
 def test_the_loss_is_that_of_transformers(family: Family, folders: dict[Family, Path], data: Path) -> None:
     tuner = Finetuner(job(TARGETS[family]), base_of(folders[family]), data, data)
     trained, _ = tuner.train(tuner.initial(), 1)
-    scored = tuner.score(trained, tuner._train)
+    scored = tuner.score(trained, tuner.train_tokens)
     assert scored.loss == pytest.approx(reference_loss(tuner, data), rel=1e-5)
 
 
 def test_accumulated_batches_train_as_one(folders: dict[Family, Path], data: Path) -> None:
     whole = Finetuner(job(batch_size=8), base_of(folders["llama"]), data, data)
     parts = Finetuner(job(batch_size=4, gradient_accumulation=2), base_of(folders["llama"]), data, data)
-    batch = whole._train[:8]
+    batch = whole.train_tokens[:8]
     whole._load(whole.initial())
     parts._load(parts.initial())
     assert whole._backward([batch]) == pytest.approx(parts._backward([batch[:4], batch[4:]]), rel=1e-6)

@@ -48,9 +48,12 @@ def test_peft_loads_the_opened_folder(tmp_path: Path, targets: list[str]) -> Non
     adapter = {name: value.float().numpy().astype(np.float32) for name, value in state.items()}
 
     raw = publish(adapter, manifest=manifest, run="run-1", rounds=1, signer=SIGNER)
-    path = ResultFolder(tmp_path / "results").store("run-1", raw, SIGNER.public)
+    folder = ResultFolder(tmp_path / "results")
+    folder.store("run-1", raw, SIGNER.public)
     out = tmp_path / "adapter"
-    open_result(path, consortia.kem_key("alice"), MemberId("alice"), out, expected_signer=SIGNER.public)
+    open_result(
+        folder.results()[0][0].path, consortia.kem_key("alice"), MemberId("alice"), out, expected_signer=SIGNER.public
+    )
 
     loaded = peft.PeftModel.from_pretrained(tiny(), str(out))
     tokens = torch.arange(12).reshape(1, 12)

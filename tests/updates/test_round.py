@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from superswarm.consortium.manifest import Aggregation, Metrics
+from superswarm.consortium.manifest import Aggregation, Manifest
 from superswarm.errors import CohortTooSmall, Error, Malformed, NotFinite, Replay, Unavailable, Untrusted, WrongShapes
 from superswarm.updates.adapter import Adapter, AdapterSpec
 from superswarm.updates.round import MemberMetrics, Round, RoundResult, Update, released
 from superswarm.values import MemberId
 from superswarm.wire import pack
+from tests import consortia
 
 A, B, C, STRANGER = (MemberId(name) for name in ("anna", "bert", "carl", "mallory"))
 SPEC = AdapterSpec((("w", (4,)),))
@@ -201,12 +202,24 @@ def closed() -> RoundResult:
 ALL = ["train_loss", "eval_loss", "examples", "seconds"]
 
 
-def clause(release: list[str], granularity: str = "aggregate", to: tuple[str, ...] = ("members",)) -> Metrics:
-    return Metrics.model_validate({"release": release, "granularity": granularity, "to": to})
+def manifest(
+    release: list[str],
+    granularity: str = "aggregate",
+    to: tuple[str, ...] = ("members",),
+    *,
+    members: tuple[MemberId, ...] = (A, B, C),
+    minimum: int = 1,
+) -> Manifest:
+    entries = [consortia.member(name, consortia.DATA) for name in members]
+    return consortia.manifest(
+        *entries,
+        metrics={"release": release, "granularity": granularity, "to": to},
+        aggregation=rule(minimum).model_dump(),
+    )
 
 
 def test_aggregates() -> None:
-    assert released(closed().metrics, clause(ALL), to="members") == {
+    assert released(closed().metrics, manifest(ALL), to="members") == {
         "train_loss": pytest.approx((30 + 20 + 160) / 80),
         "eval_loss": pytest.approx((15 + 10 + 80) / 80),
         "examples": 80,
@@ -215,26 +228,27 @@ def test_aggregates() -> None:
 
 
 def test_nothing_leaves_by_default() -> None:
-    assert released(closed().metrics, Metrics(), to="members") == {}
-    assert released(closed().metrics, Metrics(), to="operator") == {}
+    silent = consortia.manifest(metrics={})
+    assert released(closed().metrics, silent, to="members") == {}
+    assert released(closed().metrics, silent, to="operator") == {}
 
 
 def test_an_audience_that_is_not_named_gets_nothing() -> None:
     for granularity in ("aggregate", "member"):
-        assert released(closed().metrics, clause(ALL, granularity, ("members",)), to="operator") == {}
-        assert released(closed().metrics, clause(ALL, granularity, ("operator",)), to="members") == {}
+        assert released(closed().metrics, manifest(ALL, granularity, ("members",)), to="operator") == {}
+        assert released(closed().metrics, manifest(ALL, granularity, ("operator",)), to="members") == {}
 
 
 @pytest.mark.parametrize("field", ALL)
 def test_only_listed_fields_leave(field: str) -> None:
-    assert released(closed().metrics, clause([field]), to="members").keys() == {field}
-    each = released(closed().metrics, clause([field], "member"), to="members")
+    assert released(closed().metrics, manifest([field]), to="members").keys() == {field}
+    each = released(closed().metrics, manifest([field], "member"), to="members")
     assert each.keys() == {A, B, C}
     assert all(fields.keys() == {field} for fields in each.values() if isinstance(fields, dict))
 
 
 def test_aggregate_granularity_names_no_member() -> None:
-    assert not {A, B, C} & released(closed().metrics, clause(ALL), to="members").keys()
+    assert not {A, B, C} & released(closed().metrics, manifest(ALL), to="members").keys()
 
 
 def test_a_mean_of_one_of_several_stays_inside() -> None:
@@ -242,15 +256,26 @@ def test_a_mean_of_one_of_several_stays_inside() -> None:
         A: MemberMetrics(examples=5, seconds=1, train_loss=1.0, eval_loss=3.25),
         B: MemberMetrics(examples=5, seconds=1, train_loss=2.0),
     }
-    assert released(metrics, clause(["train_loss", "eval_loss"]), to="members") == {"train_loss": 1.5}
-    alone = {A: metrics[A]}
-    assert released(alone, clause(["eval_loss"]), to="members") == {"eval_loss": 3.25}
+    assert released(metrics, manifest(["train_loss", "eval_loss"]), to="members") == {"train_loss": 1.5}
+
+
+def test_a_relay_that_drops_all_answers_but_one_learns_nothing_of_it() -> None:
+    left = {A: closed().metrics[A]}
+    assert released(left, manifest(ALL), to="members") == {}
+    two = {name: closed().metrics[name] for name in (A, B)}
+    assert released(two, manifest(ALL, minimum=3), to="members") == {}
+    assert released(two, manifest(ALL, minimum=2), to="members").keys() == set(ALL)
+
+
+def test_whoever_trains_alone_sees_their_own() -> None:
+    alone = manifest(["eval_loss"], members=(A,))
+    assert released({A: closed().metrics[A]}, alone, to="members") == {"eval_loss": 0.5}
 
 
 @given(st.dictionaries(st.sampled_from([A, B, C]), member_metrics, min_size=1))
 def test_no_metrics_of_a_member_stop_the_aggregate(metrics: dict[MemberId, MemberMetrics]) -> None:
-    assert all(math.isfinite(value) for value in released(metrics, clause(ALL), to="members").values())
+    assert all(math.isfinite(value) for value in released(metrics, manifest(ALL), to="members").values())
 
 
 def test_of_nobody_nothing_is_said() -> None:
-    assert released({}, clause(ALL), to="members") == {}
+    assert released({}, manifest(ALL), to="members") == {}

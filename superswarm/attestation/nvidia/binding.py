@@ -18,6 +18,7 @@ from superswarm.attestation.nvidia.judge import JudgedDevice, judge_device, veri
 from superswarm.attestation.nvidia.roots import NVIDIA, Roots
 from superswarm.attestation.nvidia.verify import verify_device
 from superswarm.attestation.reasons import Fault, Reason, refuse, rejected
+from superswarm.attestation.verify import VerifiedReport
 from superswarm.consortium.policy import NvidiaPolicy
 from superswarm.errors import BindingMismatch, TooLarge
 from superswarm.values import Digest
@@ -56,22 +57,16 @@ def attest_machine(
 
 
 def appraise_devices(
-    evidence: Evidence,
-    binding: Binding,
-    report_data: bytes,
-    policy: NvidiaPolicy | None,
-    *,
-    at: int,
-    roots: Roots = NVIDIA,
+    report: VerifiedReport, binding: Binding, policy: NvidiaPolicy | None, *, roots: Roots = NVIDIA
 ) -> tuple[JudgedDevice, ...]:
-    """Appraise all devices of a machine whose CPU evidence is verified and holds `report_data`.
+    """Appraise all devices of a machine whose CPU's evidence is verified.
 
     `policy` is None where the manifest has no clause for devices: then none may be attached. Raises EvidenceRejected
     for what does not hold, Malformed or TooLarge for what does not parse.
     """
     # (1) The CPU spoke for this binding, and the binding for exactly these devices' evidence.
-    bound = hmac.compare_digest(report_data, binding.report_data())
-    if not bound or binding.devices != evidence.device_digest:
+    evidence = report.evidence
+    if not report.speaks_for(binding.report_data()) or binding.devices != evidence.device_digest:
         raise BindingMismatch("report_data does not cover the evidence of these devices")
     # (2) The manifest allows devices, and those that it asks for are there.
     if len(evidence.devices) > DEVICES:
@@ -82,7 +77,8 @@ def appraise_devices(
     # (3) Each device is genuine, answers this challenge, and runs firmware that is published and accepted.
     nonce = device_nonce(binding)
     judged = tuple(
-        appraise_device(DeviceEvidence.parse(raw), nonce, policy, at=at, roots=roots) for raw in evidence.devices
+        appraise_device(DeviceEvidence.parse(raw), nonce, policy, at=report.at, roots=roots)
+        for raw in evidence.devices
     )
     if policy.required and all(device.identity.architecture.is_switch for device in judged):
         raise rejected(Fault(Reason.GPU_REQUIRED, "the manifest asks for a GPU, and the evidence has none"))

@@ -194,8 +194,18 @@ def test_loose_base64_is_refused() -> None:
     """Two texts for one signature would be two documents for one statement."""
     value = re.search(rb"<ds:SignatureValue>(.*?)</", good(), re.DOTALL)
     assert value
-    for other in (value.group(1) + b"=", b"*" + value.group(1), value.group(1)[:-4]):
-        with pytest.raises((Malformed, EvidenceRejected)):
+    text = value.group(1)
+    for other in (text + b"=", b"*" + text, text[:-4], b"", b"AAAA", text + text, text[:40] + b"<!---->" + text[40:]):
+        with pytest.raises(Malformed):
+            verify(good().replace(text, other))
+
+
+def test_a_comment_inside_the_digest_is_refused() -> None:
+    """Canonical XML drops comments, a reader of the first text node stops at them."""
+    value = re.search(rb"<ds:DigestValue>(.*?)</", good())
+    assert value
+    for other in (b"<!-- -->" + value.group(1), value.group(1)[:8] + b"<!-- -->" + value.group(1)[8:], b""):
+        with pytest.raises(Malformed):
             verify(good().replace(value.group(1), other))
 
 

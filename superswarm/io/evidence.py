@@ -25,7 +25,7 @@ FILES = 64  # in one folder of evidence
 def open_evidence(path: Path) -> Evidence | DeviceEvidence:
     """Read a file, or a folder with a quote and what endorses it. Raises Malformed, TooLarge or Environment."""
     if path.is_dir():
-        return from_files(_folder(path))
+        return from_files(read_folder(path))
     data = read_bytes(path, limit=LIMITS.evidence_bytes)
     if data.startswith(MAGIC):
         return Evidence.parse(data)
@@ -46,12 +46,23 @@ def from_files(files: Mapping[str, bytes]) -> Evidence | DeviceEvidence:
     raise Misconfigured(f"the folder has none of {EVIDENCE}, {tdx.QUOTE} and {REPORT}")
 
 
+def stapled(folder: Path, platform: Platform) -> dict[str, bytes]:
+    """What a collateral folder holds for evidence of this platform, as `Evidence` names it."""
+    files = read_folder(folder)
+    if platform is Platform.TDX:
+        return tdx.endorsements(files)
+    return {name: data for name, data in files.items() if name.endswith((".der", ".pem"))}
+
+
 def _evidence(platform: Platform, quote: str, files: Mapping[str, bytes], more: Mapping[str, bytes]) -> Evidence:
-    stapled = {name: data for name, data in files.items() if name.endswith((".der", ".pem"))}
-    return Evidence(platform, files[quote], tuple(sorted({**stapled, **more}.items())))
+    certificates = {name: data for name, data in files.items() if name.endswith((".der", ".pem"))}
+    return Evidence(platform, files[quote], tuple(sorted({**certificates, **more}.items())))
 
 
-def _folder(path: Path) -> dict[str, bytes]:
+def read_folder(path: Path) -> dict[str, bytes]:
+    """The files of one folder, without its case.json. Raises Misconfigured, TooLarge or Environment."""
+    if not path.is_dir():
+        raise Misconfigured(f"{path} is not a folder")
     names = sorted(entry for entry in path.iterdir() if entry.is_file() and entry.name != CASE)
     if len(names) > FILES:
         raise Misconfigured(f"{path} has more than {FILES} files: give the folder of one piece of evidence")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,10 +156,15 @@ def _explained(error: OSError, folder: str) -> Environment:
 
 
 class TsmAttester:
-    """A TDX or SEV-SNP guest, as `Attester`: it staples the certificates that the host gives, and what is cached."""
+    """A TDX or SEV-SNP guest, as `Attester`: it staples the certificates that the host gives, and what is cached.
 
-    def __init__(self, kernel: Kernel, collateral: Mapping[str, bytes], *, folder: str = REPORTS) -> None:
-        self._kernel, self._folder, self._collateral = kernel, folder, dict(collateral)
+    `collateral` is asked each time, so that what was fetched since is stapled.
+    """
+
+    def __init__(
+        self, kernel: Kernel, collateral: Callable[[Platform], Mapping[str, bytes]], *, folder: str = REPORTS
+    ) -> None:
+        self._kernel, self._folder, self._collateral = kernel, folder, collateral
         self._platform = _platform(make_report(kernel, bytes(INBLOB_BYTES), folder=folder).provider)
 
     @property
@@ -172,7 +177,7 @@ class TsmAttester:
         if _platform(made.provider) is not self._platform:
             raise Environment("the kernel's report interface changed its provider")
         given = parse_table(made.certificates) if self._platform is Platform.SEV_SNP else {}
-        stapled = {**given, **self._collateral}
+        stapled = {**given, **self._collateral(self._platform)}
         return Evidence(self._platform, made.quote, tuple(sorted(stapled.items())))
 
 

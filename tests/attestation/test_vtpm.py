@@ -103,6 +103,10 @@ class Mint:
             "vcek": b64(LEAF),
         }
 
+    @property
+    def json(self) -> bytes:
+        return json.dumps(self.document).encode()
+
     def verify(self, **changes: object) -> VerifiedVtpm:
         data = json.dumps({**self.document, **changes}).encode()
         return verify(data)

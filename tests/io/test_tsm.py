@@ -132,7 +132,7 @@ def test_inblob_has_exactly_64_bytes() -> None:
 
 @pytest.mark.parametrize(("provider", "platform"), [("sev_guest", Platform.SEV_SNP), ("tdx_guest", Platform.TDX)])
 def test_the_provider_says_which_platform(provider: str, platform: Platform) -> None:
-    attester = TsmAttester(FakeKernel(provider=provider), {"ark.crl.der": b"crl"})
+    attester = TsmAttester(FakeKernel(provider=provider), lambda _: {"ark.crl.der": b"crl"})
     evidence = attester.attest(MINE)
     assert attester.platform is evidence.platform is platform
     assert evidence.quote == b"quote over " + MINE
@@ -142,12 +142,12 @@ def test_the_provider_says_which_platform(provider: str, platform: Platform) -> 
 
 def test_another_provider_is_no_tee_of_ours() -> None:
     with pytest.raises(NotATee, match="arm_cca"):
-        TsmAttester(FakeKernel(provider="arm_cca_guest"), {})
+        TsmAttester(FakeKernel(provider="arm_cca_guest"), lambda _: {})
 
 
 def test_what_is_cached_wins_over_what_the_host_gives() -> None:
     kernel = FakeKernel(table=table((VCEK, b"old leaf"), (ASK, b"ask"), (UNKNOWN, b"more")))
-    evidence = TsmAttester(kernel, {"vcek.der": b"new leaf"}).attest(MINE)
+    evidence = TsmAttester(kernel, lambda _: {"vcek.der": b"new leaf"}).attest(MINE)
     assert dict(evidence.endorsements) == {"vcek.der": b"new leaf", "ask.der": b"ask"}
 
 

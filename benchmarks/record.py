@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+CHANGED = ("status", "--porcelain", "-uno", "--", ":/", ":(exclude,top)benchmarks/results")
 
 
 def record(claim: str, **measured: Any) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def record(claim: str, **measured: Any) -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """Where and with what it was measured."""
     return {
-        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else ""),
+        "commit": _git("rev-parse", "--short=12", "HEAD") + ("+" if _git(*CHANGED) else ""),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cpu": _cpu(),
         "cores": os.cpu_count(),

@@ -20,7 +20,7 @@ class StartedRun:
 
     run: str
     attempt: int
-    flower_run: int
+    flower_run: int  # 64 bits: written as text, since JSON has only 53
     simulated: bool
 
 
@@ -38,8 +38,8 @@ class Attempts:
         started = []
         for entry in data["attempts"] if isinstance(data["attempts"], list) else [None]:
             match entry:
-                case [str(run), int(attempt), int(flower_run), bool(simulated)]:
-                    started.append(StartedRun(run, attempt, flower_run, simulated))
+                case [str(run), int(attempt), str(flower_run), bool(simulated)] if flower_run.isdecimal():
+                    started.append(StartedRun(run, attempt, int(flower_run), simulated))
                 case _:
                     raise Malformed(f"{self._file}: an entry of the {WHAT} cannot be read")
         return started
@@ -50,5 +50,5 @@ class Attempts:
 
     def add(self, started: StartedRun) -> None:
         with locked(self._file):
-            entries = [[s.run, s.attempt, s.flower_run, s.simulated] for s in [*self.all(), started]]
+            entries = [[s.run, s.attempt, str(s.flower_run), s.simulated] for s in [*self.all(), started]]
             write_bytes(self._file, dump_json({"format": FORMAT, "attempts": entries}), replace=True)

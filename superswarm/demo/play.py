@@ -135,7 +135,7 @@ def open_result(on: Stage, hospital: Hospital) -> Path:
     """Open the sealed result as one of its recipients does; the adapter's weights."""
     home = on.home(hospital.id)
     keys, results = f"{hospital.id}.keys", home / "results"
-    say(on.run(hospital.id, "result", "list", "--results", results).rstrip())
+    say(on.run(hospital.id, "result", "list", results).rstrip())
     sealed = sorted(results.glob("*.result"))
     if not sealed:
         raise Unavailable(f"{hospital.name} received no result")

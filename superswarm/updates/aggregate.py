@@ -18,7 +18,7 @@ class StreamingMean:
 
     Sums in float64: of 16 heavy-tailed updates that gives the exact mean, rounded once to float32 (6e-8 of each
     value). A compensated float32 sum takes as much memory and more time, and a plain one half of both, but either may
-    be off by a fifth of a value near zero (`benchmarks/aggregation.py`). Holds twice the bytes of one update;
+    be off by a large part of a value near zero (`benchmarks/aggregation.py`). Holds twice the bytes of one update;
     `result` makes one more.
     """
 

@@ -154,6 +154,8 @@ def test_manifests_for_other_versions_products_or_kinds_are_refused() -> None:
 def test_two_manifests_must_not_claim_the_same() -> None:
     driver, vbios = manifests()
     assert "rim-mismatch" in refused(lambda: judged(documents=(driver, vbios, vbios)))
+    more = vendor().manifest(VBIOS, [50])
+    assert refused(lambda: judged(documents=(driver, vbios, more))) == ("rim-mismatch",)
     overlapping = vendor().manifest(VBIOS, range(21))
     assert refused(lambda: judged(documents=(driver, overlapping))) == ("rim-mismatch",)
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from superswarm.consortium.documents import describe, dump_json, load_json, require_size
+from superswarm.consortium.documents import describe, dump_json, load_json, require_bounded, require_size
 from superswarm.consortium.policy import PlatformPolicies
 from superswarm.crypto.hpke import KemPublicKey
 from superswarm.crypto.signing import VerifyingKey
@@ -68,6 +68,7 @@ class Clause(BaseModel):
     @classmethod
     def from_data(cls, data: object) -> Self:
         """Read plain data. Raises Malformed naming each faulty field."""
+        require_bounded(data, cls.__name__.lower())
         try:
             return cls.model_validate(data)
         except ValidationError as error:

@@ -58,6 +58,7 @@ PATIENCE_SECONDS: Final = 60.0  # how long an outage may last before a call give
 BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 RESPONSE_BYTES: Final = LIMITS.head_bytes + 64 * 1024**2  # one object; Flower cuts arrays into 5 MiB
 OBJECTS: Final = LIMITS.body_bytes // (1024**2) + 16  # of one message
+PUSH_ATTEMPTS: Final = 3
 PARALLEL: Final = 2  # transfers at once, as Flower has it
 ACQUIRE: Final = "/flwr.proto.Runtime/AcquireTask"
 RETRY_STATUS: Final = frozenset({502, 503, 504})
@@ -262,7 +263,8 @@ class Arrival:
 def push(client: RuntimeHttpClient, messages: Sequence[Message], *, node: int, run: int) -> list[str]:
     """Push messages and their objects; objects that the other end has already do not travel again.
 
-    Returns the message ids, empty for those that were not accepted.
+    Starts over where an outage leaves it unsaid which objects arrived: a message's id is its digest, so it is not
+    delivered twice. Returns the message ids, empty for those that were not accepted.
     """
     with no_object_id_recompute():
         trees, objects = [], dict[str, InflatableObject]()
@@ -274,20 +276,40 @@ def push(client: RuntimeHttpClient, messages: Sequence[Message], *, node: int, r
             messages_list=[message_to_proto(remove_content_from_message(message)) for message in messages],
             message_object_trees=trees,
         )
-        answer = call(client.PushMessages, announced)
+        for _ in range(PUSH_ATTEMPTS):
+            try:
+                return _push(client, announced, objects, node=node, run=run)
+            except _NotStoredError:
+                continue
+    raise Unavailable("the relay does not take a message's parts: sending them takes too long")
 
-        def push_object(object_id: str, content: bytes) -> None:
-            request = PushObjectRequest(
-                node=Node(node_id=node),
-                run_id=run,
-                session_id=answer.session_id,
-                object_id=object_id,
-                object_content=content,
-            )
-            if not call(client.PushObject, request).stored:
-                raise Unavailable("the relay no longer takes a message's parts: sending took too long")
 
-        push_objects(objects, push_object, object_ids_to_push=set(answer.objects_to_push))
+class _NotStoredError(Exception):
+    """The other end did not expect an object: it has it already, or its patience has ended."""
+
+
+def _push(
+    client: RuntimeHttpClient,
+    announced: PushAppMessagesRequest,
+    objects: dict[str, InflatableObject],
+    *,
+    node: int,
+    run: int,
+) -> list[str]:
+    answer = call(client.PushMessages, announced)
+
+    def push_object(object_id: str, content: bytes) -> None:
+        request = PushObjectRequest(
+            node=Node(node_id=node),
+            run_id=run,
+            session_id=answer.session_id,
+            object_id=object_id,
+            object_content=content,
+        )
+        if not call(client.PushObject, request).stored:
+            raise _NotStoredError
+
+    push_objects(objects, push_object, object_ids_to_push=set(answer.objects_to_push), keep_objects=True)
     return [str(id_) for id_ in answer.message_ids]
 
 

@@ -25,7 +25,8 @@ import superswarm.io.runtime as runtime
 from superswarm.errors import Malformed, Misconfigured, RunStopped, TooLarge, Unavailable
 from superswarm.io.certificates import ServerFiles, ensure_server_files
 from superswarm.io.parcels import to_record
-from superswarm.io.runtime import Arrival, Connection, Heartbeat, RuntimeEndpoint, acquire, call, push
+from superswarm.io.runtime import Connection, Heartbeat, RuntimeEndpoint, acquire, call
+from superswarm.io.transfer import OBJECTS, Arrival, push
 from superswarm.wire import Parcel
 
 Respond = Callable[[BaseHTTPRequestHandler], None]
@@ -218,8 +219,9 @@ def test_a_message_arrives_in_parts() -> None:
     arrival = Arrival(tree.object_id, tree)
     store = Store(dict.fromkeys(contents, b""))
     with ThreadPoolExecutor(1) as pool:
-        assert not arrival.advance(store, 1, 1, pool=pool)  # type: ignore[arg-type]
-        for id_ in contents:
+        for id_ in contents:  # as the sender pushes them: the root last
+            assert not arrival.advance(store, 1, 1, pool=pool)  # type: ignore[arg-type]
+            assert arrival.pulled == 0  # nothing is held before the rest is there
             store.contents[id_] = contents[id_]
         assert arrival.advance(store, 1, 1, pool=pool)  # type: ignore[arg-type]
     assert arrival.message().content["head"] == ConfigRecord({"head": b"head"})
@@ -241,7 +243,7 @@ def test_a_message_over_its_limit_is_not_held() -> None:
 
 
 def test_a_tree_with_too_many_parts_is_refused() -> None:
-    tree = ObjectTree(object_id="0", children=[ObjectTree(object_id=str(n)) for n in range(1, runtime.OBJECTS + 2)])
+    tree = ObjectTree(object_id="0", children=[ObjectTree(object_id=str(n)) for n in range(1, OBJECTS + 2)])
     with pytest.raises(TooLarge):
         Arrival("0", tree)
 

@@ -58,7 +58,7 @@ GROUPS = {
     "status": _operator("status", "Show what the relay knows of members and runs."),
     "demo": Group("superswarm.commands.demo", "Play a whole consortium on this machine.", EVERYBODY, "all"),
     "doctor": Group("superswarm.commands.doctor", "Check this machine, and say what to do.", EVERYBODY),
-    "measure": Group("superswarm.commands.measure", "Print the measurement of the installed code.", EVERYBODY),
+    "measure": Group("superswarm.commands.measure", "Compute measurements for the manifest.", EVERYBODY),
     "attest": Group("superswarm.commands.attest", "Make and judge attestation evidence.", EVERYBODY),
     "bench": Group("superswarm.commands.bench", "Repeat the measurements of benchmarks/.", EVERYBODY, "all"),
 }

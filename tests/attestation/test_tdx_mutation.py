@@ -44,6 +44,11 @@ def verifies(case: Path, quote: bytes, stapled: dict[str, bytes]) -> bool:
     return True
 
 
+def visible(data: bytes) -> list[bytes]:
+    """Without what PEM ignores: white space, and the zero byte that ends some quotes."""
+    return data.removesuffix(b"\0").split()
+
+
 @NEEDS_VECTORS
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_flips_in_a_quote_are_refused(case: Path) -> None:
@@ -53,7 +58,7 @@ def test_flips_in_a_quote_are_refused(case: Path) -> None:
     for bit in sample(len(raw), FLIPS):
         changed = flip(raw, bit)
         if verifies(case, changed, stapled):
-            assert changed.split() == raw.split(), bit
+            assert visible(changed) == visible(raw), bit
 
 
 @NEEDS_VECTORS
@@ -67,7 +72,7 @@ def test_flips_in_collateral_are_refused(case: Path) -> None:
         for bit in sample(len(data), max(25, FLIPS * len(data) // total // 4)):
             changed = flip(data, bit)
             if verifies(case, raw, stapled | {name: changed}):
-                assert changed.split() == data.split(), (name, bit)
+                assert visible(changed) == visible(data), (name, bit)
 
 
 @NEEDS_VECTORS

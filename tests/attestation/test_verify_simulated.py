@@ -134,7 +134,7 @@ def test_flipped_bits_are_never_accepted() -> None:
             M.verify(dataclasses.replace(evidence, quote=changed))
         except Error:
             continue
-        assert changed.split() == evidence.quote.split()
+        assert changed.split() == evidence.quote.split(), bit
 
 
 @pytest.mark.parametrize("name", [name for name, _ in M.platform.endorsements])

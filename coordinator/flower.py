@@ -7,6 +7,7 @@ override configuration (as untrusted text), and pushes a status: COMPLETED, or F
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
@@ -16,9 +17,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeAlias
 
+from flwr.app import Error as FlowerError
 from flwr.app import Message, Metadata, RecordDict
 from flwr.app.message import make_message
-from flwr.common.constant import SUPERLINK_NODE_ID, SubStatus
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import message_from_proto, user_config_from_proto
 from flwr.proto.runtime_pb2 import (
     GetNodesRequest,
@@ -34,8 +36,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from coordinator.mailroom import Delivery, Mailroom, Outgoing
 from superswarm.errors import Error, Malformed, RunStopped, Unavailable
 from superswarm.io.parcels import from_record, sealed_array, to_record
-from superswarm.io.runtime import PARALLEL, Arrival, Connection, Heartbeat, RuntimeEndpoint, acquire, call, push
+from superswarm.io.runtime import PATIENCE_SECONDS, Connection, Heartbeat, RuntimeEndpoint, acquire, call
 from superswarm.io.traces import place
+from superswarm.io.transfer import PARALLEL, Arrival, push
 from superswarm.wire import Parcel
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,10 @@ Program: TypeAlias = Callable[[Mailroom, str, Mapping[str, str]], None]
 KIND = re.compile(r"[a-z][a-z_]{0,31}")
 COLLECT_WAIT_SECONDS: Final = 0.25  # how long the relay may hold a pull that finds nothing
 PULL_PATIENCE_SECONDS: Final = 0.0  # an outage shows as "nothing yet"; the round's deadline decides
+COLLECT_BYTES: Final = 4 * 1024**2  # a larger reply is the last that one `collect` takes: memory stays flat
+REPORT_SECONDS: Final = 2.0  # to tell the relay of an interruption
 INTERNAL: Final = "InternalError"
+INTERRUPTED: Final = "Interrupted"
 
 
 class GridMailroom:
@@ -182,15 +188,24 @@ class RelayGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         self._require_running()
         wanted = set(message_ids)
-        asked = sorted(wanted - set(self._arriving))
-        if asked:
-            self._ask(asked)
-        replies = []
-        for ticket in wanted & set(self._arriving):
+        replies = self._take(wanted)
+        if not replies and (unannounced := wanted - set(self._arriving)):
+            self._ask(unannounced)
+            replies = self._take(wanted)
+        return replies
+
+    def _take(self, wanted: Collection[str]) -> list[Message]:
+        """Take the replies that are whole, a few large ones at most: the rest waits at the relay, not here."""
+        replies, size = [], 0
+        for ticket in [ticket for ticket in self._arriving if ticket in wanted]:
+            arrival = self._arriving[ticket][1]
             reply = self._advance(ticket)
+            size += arrival.pulled
             if reply is not None:
                 del self._arriving[ticket]
                 replies.append(reply)
+            if size > COLLECT_BYTES:
+                break
         return replies
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -200,18 +215,22 @@ class RelayGrid(Grid):
         if self._heartbeat.gone.is_set():
             raise RunNotRunningException
 
-    def _ask(self, tickets: list[str]) -> None:
+    def _ask(self, tickets: Collection[str]) -> None:
         """Ask which replies have been announced. The relay tells each only once."""
+        request = PullAppMessagesRequest(message_ids=sorted(tickets))
         try:
-            answer = call(
-                self._client.PullMessages, PullAppMessagesRequest(message_ids=tickets), patience=PULL_PATIENCE_SECONDS
-            )
-        except Unavailable:
+            answer = call(self._client.PullMessages, request, patience=PULL_PATIENCE_SECONDS)
+        except (Unavailable, Malformed):
             return
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=False):
-            announced = message_from_proto(proto)
-            ticket = announced.metadata.reply_to_message_id
-            self._arriving.setdefault(ticket, (announced, Arrival(announced.metadata.message_id, tree)))
+            try:
+                announced = message_from_proto(proto)
+                arrival = Arrival(announced.metadata.message_id, tree)
+            except Exception as error:
+                log.warning("an announced reply cannot be read: %s", type(error).__name__)
+                continue
+            if (ticket := announced.metadata.reply_to_message_id) in tickets:
+                self._arriving.setdefault(ticket, (announced, arrival))
 
     def _advance(self, ticket: str) -> Message | None:
         """Pull what there is of a reply: the reply, once whole; an error in its place, if it never will be."""
@@ -222,13 +241,13 @@ class RelayGrid(Grid):
                 self._client, SUPERLINK_NODE_ID, run, pool=self._pool, patience=PULL_PATIENCE_SECONDS
             ):
                 return None
-            arrival.confirm(self._client, SUPERLINK_NODE_ID, run)
+            arrival.confirm(self._client, SUPERLINK_NODE_ID, run, patience=PULL_PATIENCE_SECONDS)
             message = arrival.message()
         except Unavailable:
             return None  # an outage: what came is kept
         except Malformed as error:
             log.warning("a reply cannot be read: %s", error)
-            return announced  # its metadata: a reply without a parcel is a failed one
+            return make_message(announced.metadata, error=FlowerError(ErrorCode.MESSAGE_UNAVAILABLE, error.code))
         return message
 
 
@@ -253,14 +272,22 @@ def _work(client: RuntimeHttpClient, run: Program) -> None:
             grid = RelayGrid(client, Run.create_empty(run_id=task.run.run_id), heartbeat)
             try:
                 code = _outcome(run, GridMailroom(grid), str(task.run.run_id), _texts(task.run.override_config))
+            except BaseException:  # Ctrl-C: the relay need not wait for heartbeats to stay away
+                with contextlib.suppress(Error):
+                    _report(client, INTERRUPTED, patience=REPORT_SECONDS)
+                raise
             finally:
                 grid.close()
-            status = SubStatus.FAILED if code else SubStatus.COMPLETED
-            call(client.PushTaskOutput, PushTaskOutputRequest(sub_status=status, details=code))
+            _report(client, code)
     except RunStopped:
         log.info("the run has ended at the relay")
     except (Unavailable, Malformed) as error:
         log.warning("the run's outcome did not reach the relay: %s", error)
+
+
+def _report(client: RuntimeHttpClient, code: str, *, patience: float = PATIENCE_SECONDS) -> None:
+    status = SubStatus.FAILED if code else SubStatus.COMPLETED
+    call(client.PushTaskOutput, PushTaskOutputRequest(sub_status=status, details=code), patience=patience)
 
 
 def _outcome(run: Program, mailroom: Mailroom, flower_run: str, texts: Mapping[str, str]) -> str:

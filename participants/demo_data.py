@@ -14,7 +14,7 @@ from typing import Final
 from superswarm.values import MemberId
 
 SEED: Final = 7
-FACTS_OF_A_KIND: Final = 3  # each hospital has this many of each kind
+FACTS_OF_A_KIND: Final = 2  # of each kind, in each hospital: more would take more minutes to learn
 
 HOSPITALS: Final = {
     MemberId("northlake"): "Northlake",

@@ -76,7 +76,8 @@ def set_members(text: str, cards: Sequence[Member]) -> str:
         raise Misconfigured("this file has no [[members]] table: add the members by hand")
     entries = [load_toml("\n".join(lines[start:stop]))["members"][0] for start, stop in tables]
     named = {entry.get("id"): at for at, entry in enumerate(entries)}
-    free = iter([at for at, entry in enumerate(entries) if any(open_places(entry))])
+    given = {card.id for card in cards}
+    free = iter([at for at, entry in enumerate(entries) if any(open_places(entry)) and entry.get("id") not in given])
     blocks = {}
     behind = []
     for card in cards:

@@ -25,8 +25,9 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from superswarm.errors import Error, Malformed, RunStopped, Unavailable
 from superswarm.io.parcels import from_record, to_record
-from superswarm.io.runtime import PARALLEL, Arrival, Connection, Heartbeat, RuntimeEndpoint, acquire, call, push
+from superswarm.io.runtime import Connection, Heartbeat, RuntimeEndpoint, acquire, call
 from superswarm.io.traces import place
+from superswarm.io.transfer import PARALLEL, Arrival, push
 from superswarm.wire import Parcel
 
 log = logging.getLogger(__name__)

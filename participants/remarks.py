@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from superswarm.consortium.manifest import Manifest
 from superswarm.values import SIMULATED_WARNING
@@ -19,6 +19,30 @@ def _attestation(m: Manifest) -> Iterable[str]:
     for role, workload in (("trainer", m.workloads.trainer), ("aggregator", m.workloads.aggregator)):
         if len(workload.measurements) > 1:
             yield f"{len(workload.measurements)} versions of the {role}'s code are accepted, an older one included"
+
+    yield from _policies(m)
+
+
+def _policies(m: Manifest) -> Iterable[str]:
+    """What the policies for real hardware leave open; whatever they do not say is on the strict side."""
+    for role, workload in (("trainer", m.workloads.trainer), ("aggregator", m.workloads.aggregator)):
+        if workload.policy is not None:
+            for where, value in _leaves(workload.policy.model_dump(mode="json", exclude_none=True), ""):
+                if value in ("any", "accepted") or where.endswith("accepted_risk"):
+                    yield f"the {role}'s policy says {where} = {value}"
+                if where.endswith("tcb_statuses") and value != "UpToDate":
+                    yield f"the {role} may run on hardware whose TCB status is {value}"
+
+
+def _leaves(data: object, path: str) -> Iterator[tuple[str, object]]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _leaves(value, f"{path}.{key}" if path else key)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _leaves(value, path)
+    else:
+        yield path, data
 
 
 def _handling(m: Manifest) -> Iterable[str]:

@@ -81,23 +81,44 @@ COORDINATOR_AUTHORITY = """\
 development_authority = "FILL IN: digest of the operator's development authority (--coordinator-authority)"
 """
 
-WORKLOADS = """
+WORKLOADS_HEAD = """
 # --- Workloads ---------------------------------------------------------------------------------------------------
 # The code that may hold plaintext, by its measurement, and the platforms on which it may run. A machine that
 # measures otherwise is refused: one changed line of code is another measurement.
 # Every member checks it for itself{how}.
+"""
 
-[workloads.trainer]
+WORKLOAD = """
+[workloads.{role}]
 platforms = {platforms}
-measurements = ["FILL IN: measurement of the trainer's code, sha384:... (--measurement)"]
+measurements = ["FILL IN: measurement of the {role}'s code, sha384:... (--measurement)"]
+"""
 
-[workloads.aggregator]
-platforms = {platforms}
-measurements = ["FILL IN: measurement of the aggregator's code, sha384:... (--measurement)"]
+POLICY = """
+[workloads.{role}.policy.tdx]  # what is asked of Intel TDX; what is not written here is on the strict side
+modules = "any"  # versions of Intel's TDX module (MRSEAM): any that Intel's TCB status accepts, or a list
+platforms = "any"  # machines (PPID, 32 hex digits), or a list: the only way to know whose hardware it is
+config_ids = "any"  # MRCONFIGID, MROWNER, MROWNERCONFIG: set by the host at start
+owners = "any"
+owner_configs = "any"
+xfam_allowed = "any"  # extended CPU features that the image may use
+tcb_statuses = ["UpToDate"]
+minimum_evaluation_number = "FILL IN: a number without quotes: Intel's tcbEvaluationDataNumber that is current"
+collateral_maximum_age_days = 30
+
+[[workloads.{role}.policy.tdx.images]]  # one table for each approved image
+mrtd = "FILL IN: 96 hex digits: the same as in the measurement above"
+rtmr0 = "FILL IN: 96 hex digits: the image's firmware configuration"
+rtmr1 = "FILL IN: 96 hex digits: its kernel"
+rtmr2 = "FILL IN: 96 hex digits: its command line, initial ram disk and root file system"
+rtmr3 = "FILL IN: 96 hex digits: what it extends at run time; zeros if nothing"
 """
 
 WORKLOADS_HOW = {"simulated": " (`superswarm measure --simulated`)", "real": ""}
-PLATFORMS = {"simulated": '["simulated"]', "real": '["tdx", "sev-snp"]'}
+PLATFORMS = {
+    "simulated": '["simulated"]',
+    "real": '["tdx"]  # or "sev-snp", "azure-vtpm": each then needs a policy table',
+}
 
 ASSETS = """
 # --- Assets ------------------------------------------------------------------------------------------------------
@@ -230,7 +251,8 @@ def template(scenario: Scenario, attestation: Attestation, consortium: str) -> s
                 for role, contributes in members
             ),
             COORDINATOR + (COORDINATOR_AUTHORITY if simulated else ""),
-            WORKLOADS.format(platforms=PLATFORMS[attestation], how=WORKLOADS_HOW[attestation]),
+            WORKLOADS_HEAD.format(how=WORKLOADS_HOW[attestation]),
+            *(_workload(role, attestation) for role in ("trainer", "aggregator")),
             ASSETS.format(owner=OWNER[scenario]),
             JOB,
             AGGREGATION.format(cohort=min(2, sum("data" in brings for _, brings in members))),
@@ -239,3 +261,8 @@ def template(scenario: Scenario, attestation: Attestation, consortium: str) -> s
             QUORUM.format(n=n, half=half, most=half),
         ]
     )
+
+
+def _workload(role: str, attestation: Attestation) -> str:
+    plain = WORKLOAD.format(role=role, platforms=PLATFORMS[attestation])
+    return plain + (POLICY.format(role=role) if attestation == "real" else "")

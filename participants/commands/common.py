@@ -21,11 +21,15 @@ from superswarm.consortium.approval import (
 )
 from superswarm.consortium.documents import load_json
 from superswarm.consortium.manifest import Manifest
+from superswarm.crypto.hpke import PREFIX as KEM_PREFIX
+from superswarm.crypto.hpke import KemPublicKey
+from superswarm.crypto.signing import PREFIX as SIGNING_PREFIX
+from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Misconfigured
 from superswarm.io.console import messages, output
 from superswarm.io.files import read_bytes, write_bytes
 from superswarm.io.keystore import MemberKeys, load_keys, read_passphrase
-from superswarm.values import LIMITS, SIMULATED_WARNING, Digest
+from superswarm.values import LIMITS, SIMULATED_WARNING
 
 KeysFile = Annotated[Path, typer.Option("--keys", help="Your key file, made by `superswarm keys new`.")]
 PassphraseFile = Annotated[
@@ -141,16 +145,14 @@ def write_out(path: Path, data: bytes, *, force: bool) -> None:
     say(f"wrote {path}")
 
 
-def shorten(value: Any) -> str:
-    """A value for people: of keys and digests the beginning."""
-    text = (
-        value if isinstance(value, str) else ", ".join(map(shorten, value)) if isinstance(value, list) else str(value)
-    )
-    head, colon, rest = text.partition(":")
-    if colon and head in ("sha256", "sha384"):
-        return f"{head}:{rest[:12]}…"
-    if colon and head in ("ed25519+mldsa65", "mlkem768+x25519"):
-        return f"{head}:{Digest.of(text.encode()).short}… (digest)"
+def readable(value: Any) -> str:
+    """A value for people. Digests are never cut, since who compares only a beginning can be fooled."""
+    if isinstance(value, list):
+        return ", ".join(map(readable, value))
+    text = str(value)
+    for prefix, key in ((SIGNING_PREFIX, VerifyingKey), (KEM_PREFIX, KemPublicKey)):
+        if text.startswith(prefix):
+            return f"fingerprint {key.parse(text).digest}"
     return text
 
 
@@ -165,5 +167,5 @@ def flatten(data: Mapping[str, Any], path: str = "") -> dict[str, str]:
             for entry in value:
                 leaves |= flatten(entry, f"{where}.{entry.get('id') or entry.get('name')}")
         else:
-            leaves[where] = shorten(value)
+            leaves[where] = readable(value)
     return leaves

@@ -187,7 +187,7 @@ def check(file: ManifestFile, *, after: After = None) -> None:
 
 @app.command()
 def show(file: ManifestFile) -> None:
-    """Show a manifest for people: all that it says, with keys and digests shortened."""
+    """Show a manifest for people: all that it says, with keys by their fingerprints."""
     manifest = common.read_manifest(file)
     common.warn_if_simulated(manifest)
     print_manifest(manifest)

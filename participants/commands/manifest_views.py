@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from participants.commands.common import flatten, say, shorten, show_table
+from participants.commands.common import flatten, readable, say, show_table
 from superswarm.consortium.approval import SignedManifest, Standing
 from superswarm.consortium.manifest import Manifest
 from superswarm.consortium.rules import CLAUSES, Requirements, changed_clauses
@@ -13,10 +13,18 @@ def print_manifest(manifest: Manifest) -> None:
     say(f"{manifest.name}, epoch {manifest.epoch} ({manifest.attestation} attestation)", style="bold")
     say(f"consortium  {manifest.consortium}\ndigest      {manifest.digest}")
     say(f"predecessor {manifest.predecessor or 'none: the first epoch'}\n")
-    rows = [[m.id, m.name, ", ".join(m.contributes) or "-", shorten(m.signing_key)] for m in manifest.members]
-    show_table("Members", ["id", "name", "contributes", "signing key"], rows)
-    assets = [[a.name, a.kind, a.owner, shorten(a.digest), a.source] for a in manifest.assets]
-    show_table("Assets", ["name", "kind", "owner", "digest", "source"], assets)
+    for member in manifest.members:
+        say(
+            f"member {member.id}: {member.name}, contributes {', '.join(member.contributes) or 'nothing'}",
+            style="bold",
+        )
+        say(f"  signing key     {readable(member.signing_key)}")
+        say(f"  encryption key  {readable(member.encryption_key)}")
+        if member.development_authority:
+            say(f"  authority       {member.development_authority}")
+    for asset in manifest.assets:
+        say(f"{asset.kind} {asset.name}: owned by {asset.owner}, from {asset.source}", style="bold")
+        say(f"  digest          {asset.digest}")
     data = manifest.to_data()
     for clause in CLAUSES:
         if clause not in ("members", "assets"):

@@ -20,6 +20,8 @@ from superswarm.values import LIMITS, MEMBER_ID, MemberId
 
 FAULTS_SHOWN = 50
 FAULTS_COUNTED = 5_000  # more than this is not a manifest with mistakes, but something else
+ENTRIES = 4096  # of one list or table: as many assets as a manifest may have
+DEPTH = 16
 
 
 def load_json(raw: bytes, what: str, *, limit: int = LIMITS.document_bytes) -> dict[str, Any]:
@@ -49,6 +51,14 @@ def dump_json(data: dict[str, Any]) -> bytes:
 def require_size(raw: bytes, what: str, limit: int) -> None:
     if len(raw) > limit:
         raise TooLarge(f"the {what} has {len(raw)} bytes; the limit is {limit}")
+
+
+def require_bounded(data: object, what: str, depth: int = 0) -> None:
+    """Refuse data whose faults alone would fill the memory: each is worth hundreds of bytes once it is described."""
+    if depth > DEPTH or (isinstance(data, list | dict) and len(data) > ENTRIES):
+        raise TooLarge(f"the {what} holds a list of more than {ENTRIES} entries, or nests deeper than {DEPTH}")
+    for value in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        require_bounded(value, what, depth + 1)
 
 
 def require_fields(data: dict[str, Any], what: str, format_: str, names: set[str]) -> None:

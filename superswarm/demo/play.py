@@ -53,7 +53,12 @@ def play(folder: Path, options: Options) -> None:
         else:
             hospitals, question = members.from_folder(options.data), None
         model = locate(options.model) if options.model is not None else demo_model()
-        tables = demo_tables(rounds=options.rounds, training=options.training, max_examples=options.max_examples)
+        tables = demo_tables(
+            made_up=options.data is None,
+            rounds=options.rounds,
+            training=options.training,
+            max_examples=options.max_examples,
+        )
         with chapter("The members found a consortium"):
             founded = consortium.found(on, hospitals, model.resolve(), tables)
         watch = Watch(on)

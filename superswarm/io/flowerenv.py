@@ -25,7 +25,10 @@ def flower_environment(home: Path) -> dict[str, str]:
     Telemetry, update checks and the installation of packages are off.
     """
     ours = {name: value for name, value in os.environ.items() if name in PASSED}
+    direct = ",".join(filter(None, [ours.get("NO_PROXY", ours.get("no_proxy", "")), "localhost,127.0.0.1"]))
     return ours | {
+        "NO_PROXY": direct,
+        "no_proxy": direct,
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",

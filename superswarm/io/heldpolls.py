@@ -91,7 +91,8 @@ class HeldPolls:
         if body is None or topic is None:
             await self._app(scope, replay, send)
             return
-        await self._hold(topic, _wait_seconds(scope))
+        if not await self._hold(topic, _wait_seconds(scope), receive):
+            return  # nobody is there to answer: what arrived is for whoever asks next
         woken = self._woken.get(topic, 0)
         answer = _Answer(send)
         await self._app(scope, replay, answer)
@@ -107,20 +108,22 @@ class HeldPolls:
         if answer.ok and body is not None:
             self.wake(*self._pushes[path](body))
 
-    async def _hold(self, topic: Topic, seconds: float) -> None:
+    async def _hold(self, topic: Topic, seconds: float, receive: Receive) -> bool:
+        """Wait for the topic to be woken; False if the client left meanwhile."""
         if self._told.get(topic) != self._woken.get(topic, 0) or seconds <= 0:
-            return
+            return True
         if self._held >= MOST_WAITING or self._closed:
-            return
+            return True
         event = asyncio.Event()
         self._waiting.setdefault(topic, set()).add(event)
         self._held += 1
+        news, leaving = asyncio.ensure_future(event.wait()), asyncio.ensure_future(receive())
         try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            pass
+            await asyncio.wait({news, leaving}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            return not leaving.done()
         finally:
+            news.cancel()
+            leaving.cancel()
             self._held -= 1
             self._waiting[topic].discard(event)
             if not self._waiting[topic]:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TextIO
 
 from superswarm.errors import Error, Misconfigured
 from superswarm.io.crash import printable, redacted
@@ -41,6 +41,7 @@ FOREIGN: Final = (
 )
 OURS: Final = frozenset({"superswarm", "participants", "coordinator", "benchmarks"})
 FIELDS: Final = "superswarm_fields"
+WHERE: Final = "superswarm_where"
 COLOURS: Final = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red", "critical": "bold red"}
 
 
@@ -108,7 +109,8 @@ def entry(record: logging.LogRecord, program: str, *, confidential: bool) -> dic
         event, fields = safe(_message(record)), safe(getattr(record, FIELDS, {}))
     elif confidential:
         event = "a library's message, withheld"
-        fields = {"library": record.name, "where": f"{record.filename}:{record.lineno}"}
+        where = getattr(record, WHERE, f"{record.filename}:{record.lineno}")
+        fields = {"library": record.name, "where": where}
     else:
         event, fields = safe(_library_message(record)), {"library": record.name}
     if record.exc_info and record.exc_info[1] is not None:
@@ -223,9 +225,22 @@ def setup(program: str, *, log_format: str = "human", confidential: bool = False
     for name in OURS:
         logging.getLogger(name).setLevel(level)
     quiet_libraries()
-    logging.captureWarnings(True)  # noqa: FBT003 - logging's signature
-    if confidential:
-        warnings.simplefilter("default")
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Log what Python's `warnings` would print, with the place that the warning names."""
+    del file, line
+    where = "/".join(PurePath(filename).parts[-2:])
+    text = f"{category.__name__}: {message}"
+    logging.getLogger("py.warnings").warning("%s", text, extra={WHERE: f"{where}:{lineno}"})
 
 
 def quiet_libraries() -> None:

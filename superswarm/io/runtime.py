@@ -1,48 +1,31 @@
-"""What both pinned executors share: a client of Flower's Runtime API, heartbeats, pulling and pushing messages.
+"""What both pinned executors share: a client of Flower's Runtime API, its calls, and heartbeats.
 
-With `participants/flower.py` and `coordinator/flower.py` this is where the programs inside TEEs call Flower's private
-parts; tests/flower/test_contract.py says at once when an upgrade changes them. The other end is not trusted: it may
-send anything, of any size, at any time. Flower's own client would let it redirect requests, send compressed bombs,
-and end this process (by a version header, or a 401); this one does not.
+Here, in `transfer.py`, `participants/flower.py` and `coordinator/flower.py` the programs inside TEEs call Flower's
+private parts; tests/flower/test_contract.py says at once when an upgrade changes them. The other end is not trusted:
+it may send anything, of any size, at any time. Flower's own client would let it redirect requests, send compressed
+bombs, and end this process (by a version header, or a 401); this one does not.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import httpx
-from flwr.app import Array, Message
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_to_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
-from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PushAppMessagesRequest, SendTaskHeartbeatRequest
-from flwr.supercore.inflatable.inflatable_object import (
-    InflatableObject,
-    get_all_nested_objects,
-    get_object_body,
-    get_object_head_values_from_object_content,
-    get_object_tree,
-    iterate_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, push_objects
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
-from superswarm.errors import Malformed, Misconfigured, RunStopped, TooLarge, Unavailable
+from superswarm.errors import Malformed, Misconfigured, RunStopped, Unavailable
 from superswarm.io.heldpolls import WAIT_HEADER
 from superswarm.values import LIMITS
 
@@ -57,8 +40,6 @@ IDLE_SECONDS: Final = 0.2  # between polls, where the other end does not hold th
 PATIENCE_SECONDS: Final = 60.0  # how long an outage may last before a call gives up; Flower's runs survive no longer
 BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 RESPONSE_BYTES: Final = LIMITS.head_bytes + 64 * 1024**2  # one object; Flower cuts arrays into 5 MiB
-OBJECTS: Final = LIMITS.body_bytes // (1024**2) + 16  # of one message
-PARALLEL: Final = 2  # transfers at once, as Flower has it
 ACQUIRE: Final = "/flwr.proto.Runtime/AcquireTask"
 RETRY_STATUS: Final = frozenset({502, 503, 504})
 
@@ -200,120 +181,6 @@ class Heartbeat:
             if not known:
                 self.gone.set()
                 return
-
-
-class Arrival:
-    """One message on its way in: its objects come one by one, and may not all be there yet."""
-
-    def __init__(self, message_id: str, tree: ObjectTree) -> None:
-        self.message_id = message_id
-        self._missing = _object_ids(tree)
-        self._contents: dict[str, bytes] = {}
-        self._room = LIMITS.body_bytes + LIMITS.head_bytes + OBJECTS * 1024
-
-    def advance(
-        self,
-        client: RuntimeHttpClient,
-        node: int,
-        run: int,
-        *,
-        pool: ThreadPoolExecutor,
-        patience: float = PATIENCE_SECONDS,
-    ) -> bool:
-        """Pull what is available; tell whether everything is here. Malformed or TooLarge if it never will be."""
-
-        def pull(object_id: str) -> tuple[str, bytes]:
-            request = PullObjectRequest(node=Node(node_id=node), run_id=run, object_id=object_id)
-            answer = call(client.PullObject, request, patience=patience)
-            if not answer.object_found:
-                raise Malformed("the relay has lost a part of a message")
-            return object_id, answer.object_content if answer.object_available else b""
-
-        for object_id, content in pool.map(pull, self._missing):
-            if content:
-                self._contents[object_id] = content
-                self._room -= len(content)
-            if self._room < 0:
-                raise TooLarge("a message has more bytes than a parcel may have")
-        self._missing = [object_id for object_id in self._missing if object_id not in self._contents]
-        return not self._missing
-
-    def confirm(self, client: RuntimeHttpClient, node: int, run: int) -> None:
-        """Let the other end delete the message."""
-        request = ConfirmMessageReceivedRequest(
-            node=Node(node_id=node), run_id=run, message_object_id=self.message_id
-        )
-        call(client.ConfirmMessageReceived, request)
-
-    def message(self) -> Message:
-        """Put the message together. Malformed for whatever Flower would not have written."""
-        _refuse_repetition(self._contents)
-        try:
-            message = inflate_object_from_contents(self.message_id, self._contents)
-        except Exception as error:
-            log.debug("a message cannot be put together: %s", type(error).__name__)
-            raise Malformed("a message is not put together as Flower does it") from None
-        if not isinstance(message, Message):
-            raise Malformed("what arrived is not a message")
-        message.metadata.__dict__["_message_id"] = self.message_id
-        return message
-
-
-def push(client: RuntimeHttpClient, messages: Sequence[Message], *, node: int, run: int) -> list[str]:
-    """Push messages and their objects; objects that the other end has already do not travel again.
-
-    Returns the message ids, empty for those that were not accepted.
-    """
-    with no_object_id_recompute():
-        trees, objects = [], dict[str, InflatableObject]()
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = message.object_id
-            trees.append(get_object_tree(message))
-            objects.update(get_all_nested_objects(message))
-        announced = PushAppMessagesRequest(
-            messages_list=[message_to_proto(remove_content_from_message(message)) for message in messages],
-            message_object_trees=trees,
-        )
-        answer = call(client.PushMessages, announced)
-
-        def push_object(object_id: str, content: bytes) -> None:
-            request = PushObjectRequest(
-                node=Node(node_id=node),
-                run_id=run,
-                session_id=answer.session_id,
-                object_id=object_id,
-                object_content=content,
-            )
-            if not call(client.PushObject, request).stored:
-                raise Unavailable("the relay no longer takes a message's parts: sending took too long")
-
-        push_objects(objects, push_object, object_ids_to_push=set(answer.objects_to_push))
-    return [str(id_) for id_ in answer.message_ids]
-
-
-def _object_ids(tree: ObjectTree) -> list[str]:
-    try:
-        ids = list(dict.fromkeys(part.object_id for part in iterate_object_tree(tree)))
-    except RecursionError:
-        raise Malformed("a message's parts are nested too deeply") from None
-    if len(ids) > OBJECTS:
-        raise TooLarge(f"a message claims {len(ids)} parts")
-    return ids
-
-
-def _refuse_repetition(contents: dict[str, bytes]) -> None:
-    """Refuse arrays that name few chunks many times: a short message would fill the memory."""
-    for content in contents.values():
-        try:
-            kind, children, _ = get_object_head_values_from_object_content(content)
-            if kind != "Array":
-                continue
-            indices = json.loads(get_object_body(content, Array))["arraychunk_ids"]
-            size = sum(len(contents[children[index]]) for index in indices[: OBJECTS + 1])
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            raise Malformed("a message's array is not written as Flower does it") from None
-        if len(indices) > OBJECTS or size > LIMITS.body_bytes + OBJECTS * 1024:
-            raise TooLarge("a message's array is larger than a parcel may be")
 
 
 class _Headers:

@@ -132,7 +132,7 @@ def test_the_video_decoders_measurement_is_void_only_where_the_report_says_it_is
     wrong = changed(36, bytes(48))
     assert refused(lambda: judged(wrong, documents)) == ("rim-mismatch",)
     off = dataclasses.replace(wrong, opaque=gpu_opaque(nvdec0=0x55))
-    assert judged(off, documents).matched
+    assert judged(off, documents).matched == {Component.DRIVER: 1, Component.VBIOS: 13}
     silent = {kind: value for kind, value in gpu_opaque().items() if kind != OpaqueType.NVDEC0_STATUS}
     assert refused(lambda: judged(dataclasses.replace(wrong, opaque=silent), documents)) == ("rim-mismatch",)
     with pytest.raises(Malformed):
@@ -154,6 +154,8 @@ def test_manifests_for_other_versions_products_or_kinds_are_refused() -> None:
 def test_two_manifests_must_not_claim_the_same() -> None:
     driver, vbios = manifests()
     assert "rim-mismatch" in refused(lambda: judged(documents=(driver, vbios, vbios)))
+    more = vendor().manifest(VBIOS, [50])
+    assert refused(lambda: judged(documents=(driver, vbios, more))) == ("rim-mismatch",)
     overlapping = vendor().manifest(VBIOS, range(21))
     assert refused(lambda: judged(documents=(driver, overlapping))) == ("rim-mismatch",)
 
@@ -387,6 +389,8 @@ def test_protected_pcie_needs_the_switches_evidence() -> None:
     second = vendor().device("LS_10", "48B02D0000000012", opaque=switch_opaque(pdi=b"switch-2"))
     assert refused(lambda: appraised(*machine(binding(), pcie, first))) == ("gpu-not-accepted",)
     assert appraised(*machine(binding(), pcie, first, second)) == 3
+    for unlinked in (with_opaque(PROTECTED_PCIE_STATUS=b"\xaa"), with_opaque(FEATURE_FLAG=b"\2")):
+        assert refused(lambda gpu=unlinked: appraised(*machine(binding(), gpu, first))) == ("gpu-not-accepted",)
 
 
 def test_device_evidence_survives_its_bytes_and_refuses_others() -> None:

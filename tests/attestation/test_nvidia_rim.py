@@ -12,10 +12,11 @@ from lxml import etree
 from mint_nvidia import AT, DRIVER, NOON, VBIOS, Vendor, issue, unsigned_manifest
 from nvidia_fixtures import manifests, refused, vendor
 
-from superswarm.attestation.nvidia.rim import Component, VerifiedManifest, verify_rim
+from superswarm.attestation.nvidia.rim import Component, VerifiedManifest, find_signature, verify_rim
 from superswarm.attestation.nvidia.xml import XML_BYTES, parse_xml
 from superswarm.errors import Error, EvidenceRejected, Malformed, TooLarge
 
+EXCLUSIVE = "http://www.w3.org/2001/10/xml-exc-c14n#"
 DS = "http://www.w3.org/2000/09/xmldsig#"
 SIGNATURE = re.compile(rb"<ds:Signature .*</ds:Signature>", re.DOTALL)
 
@@ -67,6 +68,7 @@ BOMBS = {
     "very many elements": f"<a>{'<b/>' * 60_000}</a>",
     "many attributes": f"<a {MANY}/>",
     "many attributes behind a >": f"<a x='>' {MANY}/>",
+    "a few attributes too many": f"<a {' '.join(MANY.split()[:65])}/>",
     "many namespaces": f"<a {NAMESPACES}/>",
     "many processing instructions": f"<a>{'<?x y?>' * 30_000}</a>",
     "huge": f"<a>{'x' * XML_BYTES}</a>",
@@ -145,6 +147,14 @@ def test_wrapped_signatures_are_refused() -> None:
             verify(document)
 
 
+def test_a_second_or_misplaced_signature_is_refused_before_any_is_verified() -> None:
+    signature = signature_of(good())
+    nested = good().replace(signature, b"<ns0:Meta>" + signature + b"</ns0:Meta>", 1)
+    for document in (good().replace(signature, signature * 2, 1), nested, SIGNATURE.sub(b"", good())):
+        with pytest.raises(Malformed, match="exactly one signature"):
+            find_signature(parse_xml(document))
+
+
 def resigned(change: str, by: str) -> bytes:
     """A manifest whose signature was made over a changed SignedInfo: what a careless signer might sign."""
     root = etree.fromstring(good())
@@ -162,6 +172,8 @@ def resigned(change: str, by: str) -> bytes:
         (f'Algorithm="{DS}enveloped-signature"', 'Algorithm="http://www.w3.org/TR/1999/REC-xpath-19991116"'),
         (f'<ds:Transform Algorithm="{DS}enveloped-signature"/>', ""),
         ("xml-c14n11", "xml-c14n11#WithComments"),
+        ('Method Algorithm="http://www.w3.org/2006/12/xml-c14n11"', f'Method Algorithm="{EXCLUSIVE}"'),
+        ('Transform Algorithm="http://www.w3.org/2006/12/xml-c14n11"', f'Transform Algorithm="{EXCLUSIVE}"'),
         ("xmldsig-more#ecdsa-sha384", "xmldsig-more#hmac-sha384"),
         ("xmldsig-more#ecdsa-sha384", "xmldsig-more#rsa-sha384"),
         ("xmldsig-more#sha384", "xmldsig#sha1"),
@@ -194,8 +206,18 @@ def test_loose_base64_is_refused() -> None:
     """Two texts for one signature would be two documents for one statement."""
     value = re.search(rb"<ds:SignatureValue>(.*?)</", good(), re.DOTALL)
     assert value
-    for other in (value.group(1) + b"=", b"*" + value.group(1), value.group(1)[:-4]):
-        with pytest.raises((Malformed, EvidenceRejected)):
+    text = value.group(1)
+    for other in (text + b"=", b"*" + text, text[:-4], b"", b"AAAA", text + text, text[:40] + b"<!---->" + text[40:]):
+        with pytest.raises(Malformed):
+            verify(good().replace(text, other))
+
+
+def test_a_comment_inside_the_digest_is_refused() -> None:
+    """Canonical XML drops comments, a reader of the first text node stops at them."""
+    value = re.search(rb"<ds:DigestValue>(.*?)</", good())
+    assert value
+    for other in (b"<!-- -->" + value.group(1), value.group(1)[:8] + b"<!-- -->" + value.group(1)[8:], b""):
+        with pytest.raises(Malformed):
             verify(good().replace(value.group(1), other))
 
 
@@ -255,7 +277,7 @@ def test_a_revoked_signer_is_refused() -> None:
 def test_a_certificate_that_is_no_certificate_does_not_parse() -> None:
     found = re.search(rb"<ds:X509Certificate>(.*?)</", good(), re.DOTALL)
     assert found
-    for other in (b"", b"AAAA", found.group(1)[:-8], b"<ds:X509Certificate/>"):
+    for other in (b"", b"AAAA", found.group(1)[:-8], b"<ds:X509Certificate/>", found.group(1) + b"<!-- -->"):
         with pytest.raises(Malformed):
             verify(good().replace(found.group(1), other))
     with pytest.raises(Malformed):

@@ -320,8 +320,14 @@ def test_a_responder_needs_its_issuers_word() -> None:
     named = issue("responder", provisioner(), ca=False, extensions=((usage, False),))
     good = vendor().ocsp(chip_of(gpu()), provisioner(), responder=named)
     assert verified(gpu(), staples=(good,)).revocation.good == 1
-    unnamed = issue("responder", provisioner(), ca=False)
-    false = vendor().ocsp(chip_of(gpu()), provisioner(), responder=unnamed)
+    other = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    late = {"extensions": ((usage, False),), "not_after": NOON - dt.timedelta(days=1)}
+    for changes in ({}, {"extensions": ((other, False),)}, late):
+        unnamed = issue("responder", provisioner(), ca=False, **changes)  # type: ignore[arg-type]
+        false = vendor().ocsp(chip_of(gpu()), provisioner(), responder=unnamed)
+        assert refused(lambda staple=false: verified(gpu(), staples=(staple,))) == ("crl-invalid",)
+    elsewhere = issue("responder", vendor().device_root, ca=False, extensions=((usage, False),))
+    false = vendor().ocsp(chip_of(gpu()), provisioner(), responder=elsewhere)
     assert refused(lambda: verified(gpu(), staples=(false,))) == ("crl-invalid",)
 
 
@@ -344,7 +350,7 @@ def test_an_answer_about_another_certificate_says_nothing() -> None:
     assert verified(gpu(), staples=(response,)).revocation.good == 0
 
 
-@pytest.mark.parametrize("staple", [b"", b"x", b"\x30\x03\x0a\x01\x06", bytes(65 * 1024)])
+@pytest.mark.parametrize("staple", [b"", b"x", b"\x30\x03\x0a\x01\x06", bytes(256 * 1024 + 1)])
 def test_staples_that_are_none_do_not_parse(staple: bytes) -> None:
     with pytest.raises(Malformed):
         verified(gpu(), staples=(staple,))

@@ -364,6 +364,25 @@ def test_a_job_is_not_moved_off_or_onto_a_model_without_its_owner(before: str, a
     succeed(current, sign_all(moved, current))
 
 
+def test_the_owner_of_a_dataset_has_something_at_stake_without_training_itself() -> None:
+    current = approved(
+        member("alice", DATA),
+        member("bob"),
+        member("carol"),
+        assets=[owned("base", "public"), owned("records", "bob", "dataset")],
+    )
+    changed = successor(current, metrics={"release": []})
+    with pytest.raises(OwnerVeto, match="bob must sign: owner: metrics"):
+        succeed(current, sign_all(changed, current, by=["alice", "carol"]))
+
+
+def test_the_consortiums_name_changes_by_the_quorum_for_members() -> None:
+    current = approved(*(member(f"m{i}", DATA) for i in range(4)), quorum=quorums(3, members=4, quorum=4))
+    renamed = successor(current, name="Renamed", quorum=current.manifest.to_data()["quorum"])
+    with pytest.raises(NotApproved, match="changing members needs 4"):
+        succeed(current, sign_all(renamed, current, by=["m0", "m1", "m2"]))
+
+
 def test_standing_says_who_is_missing() -> None:
     current = hospital_consortium()
     changed = successor(current, metrics={"release": []})

@@ -80,6 +80,18 @@ def test_a_proof_about_another_key_or_consortium_proves_nothing() -> None:
         dataclasses.replace(proof, second=proof.first).verify(current)
 
 
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_one_signature_is_no_fraud(which: str) -> None:
+    current = approved()
+    one, other = (sign_all(successor(current, name=name), current) for name in ("One", "Other"))
+    proof = find_equivocation(one, other)[0]
+    proof.verify(current)
+    signatures = {"first": proof.first_signature, "second": proof.second_signature}
+    (remaining,) = [signature for name, signature in signatures.items() if name != which]
+    with pytest.raises(BadSignature):
+        dataclasses.replace(proof, **{f"{which}_signature": remaining}).verify(current)
+
+
 def test_the_record_permits_one_manifest_an_epoch() -> None:
     current = approved()
     one, other = successor(current, name="One"), successor(current, name="Other")

@@ -47,6 +47,23 @@ def test_a_grant_of_the_last_epoch_is_void() -> None:
         approve_grant(signed_grant(current), following)
 
 
+def test_a_grant_of_another_consortium_with_the_same_members_is_void() -> None:
+    """Members, keys and epoch are the same; only the manifest differs."""
+    current, other = approved(), approved(name="Another")
+    with pytest.raises(NoGrant, match="another manifest"):
+        approve_grant(signed_grant(other), current)
+
+
+def test_a_grant_says_the_epoch_that_its_manifest_has() -> None:
+    current = approved()
+    wrong = dataclasses.replace(grant(current), epoch=7)
+    signatures = {
+        MemberId(name): sign_grant(signing_key(name), wrong, current.domain) for name in ("alice", "bob", "carol")
+    }
+    with pytest.raises(NoGrant, match="another manifest"):
+        approve_grant(SignedGrant(wrong, signatures), current)
+
+
 @pytest.mark.parametrize("field", ["rounds", "attempts", "not_after"])
 def test_a_grant_cannot_be_widened_after_signing(field: str) -> None:
     current = approved()

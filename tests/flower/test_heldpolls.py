@@ -36,12 +36,17 @@ def layer(app: App) -> HeldPolls:
     )
 
 
-async def request(app: App, path: str, body: bytes, wait: str | None = None) -> bytes:
+async def request(
+    app: App, path: str, body: bytes, wait: str | None = None, *, leaving: asyncio.Event | None = None
+) -> bytes:
     events: Iterator[Event] = iter([{"type": "http.request", "body": body, "more_body": False}])
     out: list[Event] = []
 
     async def receive() -> Event:
-        return next(events)
+        for event in events:
+            return event
+        await (leaving or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
 
     async def send(event: Event) -> None:
         out.append(event)
@@ -71,6 +76,23 @@ def test_a_poll_is_held_until_a_push_for_it() -> None:
         assert answer == b"letter"
         assert seconds < 1
         assert box.calls == 4  # no poll ran twice
+
+    asyncio.run(play())
+
+
+def test_a_client_that_left_takes_nothing() -> None:
+    """Or a message would go to a program that was killed, and be lost."""
+
+    async def play() -> None:
+        app = layer(Box())
+        await request(app, "/pull", b"a", "5")
+        leaving = asyncio.Event()
+        dead = asyncio.create_task(request(app, "/pull", b"a", "5", leaving=leaving))
+        await asyncio.sleep(0.05)
+        leaving.set()
+        assert await asyncio.wait_for(dead, 1) == b""
+        await request(app, "/push", b"a")
+        assert await request(app, "/pull", b"a", "5") == b"letter"
 
     asyncio.run(play())
 

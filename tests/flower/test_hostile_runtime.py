@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
-from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse, GetNodesRequest
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse, PushObjectResponse
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, AcquireTaskResponse, GetNodesRequest, PushAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, iterate_object_tree
 
 import superswarm.io.runtime as runtime
 from superswarm.errors import Malformed, Misconfigured, RunStopped, TooLarge, Unavailable
 from superswarm.io.certificates import ServerFiles, ensure_server_files
 from superswarm.io.parcels import to_record
-from superswarm.io.runtime import Arrival, Connection, Heartbeat, RuntimeEndpoint, acquire, call
+from superswarm.io.runtime import Connection, Heartbeat, RuntimeEndpoint, acquire, call
+from superswarm.io.transfer import OBJECTS, Arrival, push
 from superswarm.wire import Parcel
 
 Respond = Callable[[BaseHTTPRequestHandler], None]
@@ -195,10 +196,14 @@ class Store:
         )
 
 
-def message(record: RecordDict) -> tuple[ObjectTree, dict[str, bytes]]:
+def instruction(record: RecordDict) -> Message:
     metadata = Metadata(1, "", 1, 2, "", "", 0.0, 60.0, "query.echo")
     metadata.delivered_at = ""
-    made = make_message(metadata, content=record)
+    return make_message(metadata, content=record)
+
+
+def message(record: RecordDict) -> tuple[ObjectTree, dict[str, bytes]]:
+    made = instruction(record)
     return get_object_tree(made), {id_: part.deflate() for id_, part in get_all_nested_objects(made).items()}
 
 
@@ -214,8 +219,9 @@ def test_a_message_arrives_in_parts() -> None:
     arrival = Arrival(tree.object_id, tree)
     store = Store(dict.fromkeys(contents, b""))
     with ThreadPoolExecutor(1) as pool:
-        assert not arrival.advance(store, 1, 1, pool=pool)  # type: ignore[arg-type]
-        for id_ in contents:
+        for id_ in contents:  # as the sender pushes them: the root last
+            assert not arrival.advance(store, 1, 1, pool=pool)  # type: ignore[arg-type]
+            assert arrival.pulled == 0  # nothing is held before the rest is there
             store.contents[id_] = contents[id_]
         assert arrival.advance(store, 1, 1, pool=pool)  # type: ignore[arg-type]
     assert arrival.message().content["head"] == ConfigRecord({"head": b"head"})
@@ -237,7 +243,7 @@ def test_a_message_over_its_limit_is_not_held() -> None:
 
 
 def test_a_tree_with_too_many_parts_is_refused() -> None:
-    tree = ObjectTree(object_id="0", children=[ObjectTree(object_id=str(n)) for n in range(1, runtime.OBJECTS + 2)])
+    tree = ObjectTree(object_id="0", children=[ObjectTree(object_id=str(n)) for n in range(1, OBJECTS + 2)])
     with pytest.raises(TooLarge):
         Arrival("0", tree)
 
@@ -276,6 +282,39 @@ def test_an_object_that_flower_would_not_write_is_malformed(content: bytes) -> N
     arrival._contents = {"0": content}
     with pytest.raises(Malformed):
         arrival.message()
+
+
+class Taker:
+    """Stands where messages are pushed; forgets the session of the first `lapses` announcements."""
+
+    def __init__(self, lapses: int) -> None:
+        self.lapses = lapses
+        self.announced: list[list[str]] = []
+        self.taken: set[str] = set()
+
+    def PushMessages(self, request: Any) -> PushAppMessagesResponse:  # noqa: N802
+        ids = [message.metadata.message_id for message in request.messages_list]
+        self.announced.append(ids)
+        objects = {part.object_id for tree in request.message_object_trees for part in iterate_object_tree(tree)}
+        return PushAppMessagesResponse(message_ids=ids, objects_to_push=sorted(objects - self.taken), session_id="s")
+
+    def PushObject(self, request: Any) -> PushObjectResponse:  # noqa: N802
+        self.taken.add(request.object_id)
+        return PushObjectResponse(stored=len(self.announced) > self.lapses)
+
+
+@pytest.mark.parametrize("lapses", [0, 1, 2])
+def test_sending_starts_over_after_an_outage(lapses: int) -> None:
+    taker = Taker(lapses)
+    made = instruction(to_record(Parcel(b"head", b"body")))
+    (ticket,) = push(taker, [made], node=1, run=1)  # type: ignore[arg-type]
+    assert taker.announced == [[ticket]] * (lapses + 1)
+    assert len(taker.taken) == 6
+
+
+def test_sending_does_not_start_over_for_ever() -> None:
+    with pytest.raises(Unavailable):
+        push(Taker(1000), [instruction(to_record(Parcel(b"head")))], node=1, run=1)  # type: ignore[arg-type]
 
 
 def test_an_acquire_request_is_signed(tls: ServerFiles) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +30,7 @@ def filled(scenario: Scenario, attestation: Attestation) -> str:
     names = {"solo": ["team"], "duo": ["owner", "clinic"], "consortium": ["north", "south", "west"]}[scenario]
     cards = [card(name, "model" if name == "owner" else "data", simulated=simulated) for name in names]
     text = drafting.set_members(template(scenario, attestation, IDENTITY), cards)
-    values = {
+    values: dict[tuple[str, str], Any] = {
         ("", "name"): "Clinics",
         ("coordinator", "name"): "Operator",
         ("workloads.trainer", "measurements"): [measurement("code")],
@@ -42,6 +42,11 @@ def filled(scenario: Scenario, attestation: Attestation) -> str:
     }
     if simulated:
         values[("coordinator", "development_authority")] = digest("operator")
+    else:
+        for role in ("trainer", "aggregator"):
+            values[(f"workloads.{role}.policy.tdx", "minimum_evaluation_number")] = 17
+            for register in ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"):
+                values[(f"workloads.{role}.policy.tdx.images", register)] = "0" * 96
     return drafting.fill(text, values)
 
 
@@ -155,3 +160,6 @@ def test_what_is_tolerated_is_said() -> None:
     leaky = manifest(metrics={"release": ["examples"], "granularity": "member", "to": ["operator"]})
     assert "examples of single members are shown to operator" in "\n".join(tolerated(leaky))
     assert "operator sees" not in plain
+    real = "\n".join(tolerated(drafting.read_toml(filled("duo", "real"))))
+    assert "the trainer's policy says tdx.platforms = any" in real
+    assert "SIMULATED" not in real

@@ -25,8 +25,11 @@ from superswarm.errors import (
     WrongModel,
     WrongShapes,
 )
+from superswarm.io.results import ResultFolder, open_result
 from superswarm.updates.adapter import Adapter, AdapterSpec, encode_adapter
-from superswarm.values import Digest
+from superswarm.updates.publish import publish
+from superswarm.values import Digest, MemberId
+from tests import consortia
 from tests.tiny import TARGETS, Family, tiny_model
 
 FAMILIES: tuple[Family, ...] = ("llama", "gpt2", "qwen2")
@@ -89,21 +92,33 @@ def test_training_lowers_the_loss_on_each_family(family: Family, folders: dict[F
     assert all(".lora_A.weight" in name or ".lora_B.weight" in name for name in trained)
 
 
-def test_a_saved_adapter_is_what_peft_loads(tuner: Finetuner, folders: dict[Family, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_loads_the_published_adapter(
+    family: Family, folders: dict[Family, Path], data: Path, tmp_path: Path
+) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    plan = job(TARGETS[family])
+    tuner = Finetuner(plan, base_of(folders[family]), data, data)
     trained, _ = tuner.train(tuner.initial(), 1)
-    out = tmp_path / "out"
-    tuner._model.save_pretrained(out)  # peft's own writing of the folder, for its configuration
-    (out / "adapter_model.safetensors").write_bytes(encode_adapter(trained))
-    plain = AutoModelForCausalLM.from_pretrained(folders["llama"], dtype=torch.float32)
-    loaded = PeftModel.from_pretrained(plain, out).eval()
-    untouched = AutoModelForCausalLM.from_pretrained(folders["llama"], dtype=torch.float32)
+    tables = plan.model_dump(mode="json") | {"base_model": consortia.manifest_data()["job"]["base_model"]}
+    signer = consortia.signing_key("aggregator session")
+    raw = publish(trained, manifest=consortia.approved(job=tables), run="run-1", rounds=1, signer=signer)
+    results = ResultFolder(tmp_path / "results")
+    results.store("run-1", raw, signer.public)
+    sealed = results.results()[0][0].path
+    out = tmp_path / "adapter"
+    open_result(sealed, consortia.kem_key("alice"), MemberId("alice"), out, expected_signer=signer.public)
+
+    def plain() -> Any:
+        return AutoModelForCausalLM.from_pretrained(folders[family], dtype=torch.float32).eval()
+
     ids = torch.arange(20).reshape(1, 20)
     with torch.no_grad():
-        assert torch.equal(loaded(ids).logits, tuner._model(ids).logits)
-        assert not torch.equal(loaded(ids).logits, untouched(ids).logits)
+        logits = PeftModel.from_pretrained(plain(), str(out)).eval()(ids).logits
+        assert torch.equal(logits, tuner._model(ids).logits)
+        assert not torch.allclose(logits, plain()(ids).logits)
 
 
 def reference_loss(tuner: Finetuner, data: Path) -> float:

@@ -87,7 +87,8 @@ def test_three_members_agree_and_grant_a_run() -> None:
     draft()
     assert "It needs signatures of 3 of north, south, west." in run("manifest", "check", "m.toml")
     shown = run("manifest", "show", "m.toml")
-    assert "North Clinic" in shown
+    assert "member north: North Clinic, contributes data" in shown
+    assert f"fingerprint {load_keys(Path('north.keys'), PASSPHRASE).signing.public.digest}" in shown
     assert SIMULATED_WARNING in shown
     said = run("manifest", "combine", *sign(), "--out", "consortium.json")
     approved = approve(parse_chain(Path("consortium.json").read_bytes()))
@@ -248,6 +249,19 @@ def test_the_next_epoch_needs_the_one_before_and_its_signatures() -> None:
     assert len(chain) == 2
     with pytest.raises(Misconfigured, match="leave --after away"):
         run("manifest", "check", "m.toml", "--after", "consortium.json")
+
+
+def test_a_change_is_shown_down_to_the_last_digit() -> None:
+    """Two measurements that begin alike, as an attacker would choose them."""
+    make_keys(*NAMES)
+    draft()
+    one = measurement("code")
+    Path("other.toml").write_text(
+        Path("m.toml").read_text().replace(one, one[:-1] + ("0" if one[-1] != "0" else "1"))
+    )
+    said = run("manifest", "diff", "m.toml", "other.toml").replace("\n", "")
+    assert "workloads.trainer.measur" in said
+    assert "Changes workloads" in said
 
 
 def test_a_member_joins_and_another_changes_its_keys(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def _check_switches(judged: tuple[JudgedDevice, ...]) -> None:
     """In protected-PCIe mode NVLink carries plaintext: every switch behind a link must have shown evidence too."""
     shown = {device.report.own_pdi for device in judged if device.identity.architecture.is_switch}
     for device in judged:
-        if device.report.protected_pcie and not device.report.linked_switches <= shown:
-            message = "a GPU in protected-PCIe mode is linked to a switch without evidence"
+        links = device.report.linked_switches
+        if device.report.protected_pcie and not (links and links <= shown):
+            message = "a GPU in protected-PCIe mode names no switches, or one without evidence"
             raise rejected(Fault(Reason.GPU_NOT_ACCEPTED, message))

@@ -26,7 +26,7 @@ COMPOSITE_DEVICE_ID: Final = ObjectIdentifier("2.23.133.5.4.1")
 TCB_INFO: Final = ObjectIdentifier("2.23.133.5.4.1.1")
 SHA384: Final = ObjectIdentifier("2.16.840.1.101.3.4.2.2")
 INSECURE_FLAGS: Final = {1: "not secure", 2: "in recovery", 3: "debug"}  # DiceTcbInfo.flags, by bit
-NAMES = re.compile(r"NVIDIA:([A-Z]{2}_?[0-9]{2,4}):([0-9A-F]{16})")
+NAMES = re.compile(r"NVIDIA:([A-Z]{2}_?[0-9A-Z]{2,6}):([0-9A-Fa-f]{16})")
 
 
 class Architecture(StrEnum):

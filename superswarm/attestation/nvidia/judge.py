@@ -77,7 +77,10 @@ def judge_device(
         report=report,
         driver_version=report.driver_version,
         vbios_version=report.vbios_version or "",
-        matched={manifest.component: len(manifest.measurements) for manifest in found},
+        matched={
+            manifest.component: sum(not _is_void(report, index) for index in manifest.measurements)
+            for manifest in found
+        },
         revocation_known=all(r.complete for r in (device.revocation, *(v.revocation for v in manifests))),
         proof=_PROOF,
     )

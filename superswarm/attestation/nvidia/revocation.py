@@ -33,7 +33,7 @@ from superswarm.attestation.nvidia.chain import Chain, extension, point
 from superswarm.attestation.reasons import Fault, Reason, rejected
 from superswarm.errors import EvidenceRejected, Malformed, TooLarge
 
-STAPLE_BYTES = 64 * 1024
+STAPLE_BYTES = 256 * 1024
 STAPLES = 16
 
 Staple: TypeAlias = RevocationList | ocsp.OCSPResponse

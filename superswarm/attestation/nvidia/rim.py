@@ -46,6 +46,7 @@ _PROOF = object()
 
 VBIOS_VERSION = re.compile(r"(?:[0-9A-F]{2}\.){4}[0-9A-F]{2}")
 VERSION = re.compile(r"[A-Za-z0-9._-]{1,32}")
+SIGNATURE_BYTES, DIGEST_BYTES = 96, 48
 HEX48 = re.compile(r"[0-9A-Fa-f]{96}")
 ALTERNATIVES = 32  # values that one measurement may have
 
@@ -139,8 +140,8 @@ def check_profile(signature: etree._Element) -> None:
         DigestAlgorithm.SHA384.value,
     ):
         raise rejected(Fault(Reason.SIGNATURE_ALGORITHM, "a reference manifest is not signed with ECDSA and SHA-384"))
-    for part in (value, reference[2]):
-        decode_base64((part.text or "").encode())
+    if len(_content(value)) != SIGNATURE_BYTES or len(_content(reference[2])) != DIGEST_BYTES:
+        raise Malformed("the signature or the digest has another length than P-384 and SHA-384 give")
 
 
 def signer_chain(signature: etree._Element) -> Chain:
@@ -148,7 +149,7 @@ def signer_chain(signature: etree._Element) -> Chain:
     key_info = signature[2]
     if _shape(key_info) != ("X509Data",) or set(_shape(key_info[0])) != {"X509Certificate"}:
         raise Malformed("the signature's key information has something other than X.509 certificates")
-    return parse_chain([decode_base64((part.text or "").encode()) for part in key_info[0]])
+    return parse_chain([_content(part) for part in key_info[0]])
 
 
 def _signed_element(document: bytes, chain: Chain, at: int) -> etree._Element:
@@ -229,6 +230,13 @@ def _shape(element: etree._Element) -> tuple[str, ...]:
     if not all(name.startswith(prefix) for name in names):
         raise Malformed("the signature holds something that is not part of XML signatures")
     return tuple(name.removeprefix(prefix) for name in names)
+
+
+def _content(element: etree._Element) -> bytes:
+    """Decode an element's base64. A comment inside could hide half of it from one reader and not from another."""
+    if len(element):
+        raise Malformed("a base64 value is not plain text")
+    return decode_base64((element.text or "").encode())
 
 
 def _algorithm(element: etree._Element) -> str | None:

@@ -85,7 +85,8 @@ TEXTUAL = frozenset(
 )
 PDI_BYTES = 8
 ENABLED, DISABLED = 0xAA, 0x55  # how NVIDIA writes a switch that a single flipped bit must not change
-MODES = ("multi-GPU passthrough", "single-GPU passthrough", "protected PCIe")  # FEATURE_FLAG
+PROTECTED_PCIE = "protected PCIe"
+MODES = ("multi-GPU passthrough", "single-GPU passthrough", PROTECTED_PCIE)  # FEATURE_FLAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +164,9 @@ class Report:
         return self._switch(OpaqueType.NVDEC0_STATUS)
 
     @property
-    def protected_pcie(self) -> bool | None:
+    def protected_pcie(self) -> bool:
         """Whether the GPU runs in protected-PCIe mode: its NVLinks then carry plaintext to its switches."""
-        return self._switch(OpaqueType.PROTECTED_PCIE_STATUS)
+        return bool(self._switch(OpaqueType.PROTECTED_PCIE_STATUS)) or self.mode == PROTECTED_PCIE
 
     @property
     def mode(self) -> str | None:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test fuzz lint clean
 .DELETE_ON_ERROR:
 
 setup: $(READY)
@@ -21,6 +21,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# Every bit of every piece of real evidence, instead of the sample that `make test` takes. Takes an hour.
+fuzz: setup
+	SUPERSWARM_FUZZ=1 $(BIN)/python -m pytest -m '' $(PYTEST_FLAGS) -k 'mutation or flip or fuzz or random or cut' tests/attestation
 
 lint: setup
 	$(BIN)/ruff check .

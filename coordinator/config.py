@@ -76,6 +76,14 @@ class AggregatorConfig(Config):
             examples=["simulated-platform"],
         ),
     ] = None
+    collateral: Annotated[
+        Path | None,
+        Field(
+            description="Only under a real manifest: the folder that `superswarm collateral fetch` fills. What is\n"
+            "in it is stapled to this machine's evidence, and read anew each time.",
+            examples=["collateral"],
+        ),
+    ] = None
     join_seconds: Annotated[
         int,
         Field(ge=1, le=7 * 86_400, description="How long a run waits for members that are not there when it starts."),

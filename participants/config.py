@@ -134,6 +134,14 @@ class TrainerConfig(Config):
             examples=["simulated-platform"],
         ),
     ] = None
+    collateral: Annotated[
+        Path | None,
+        Field(
+            description="Only under a real manifest: the folder that `superswarm collateral fetch` fills. What is\n"
+            "in it is stapled to this machine's evidence, and read anew each time.",
+            examples=["collateral"],
+        ),
+    ] = None
     state: Annotated[
         Path, Field(description="A folder for the SuperNode's files. No plaintext is written there.")
     ] = Path("trainer-state")

@@ -60,6 +60,7 @@ GROUPS = {
     "doctor": Group("superswarm.commands.doctor", "Check this machine, and say what to do.", EVERYBODY),
     "measure": Group("superswarm.commands.measure", "Compute measurements for the manifest.", EVERYBODY),
     "attest": Group("superswarm.commands.attest", "Make and judge attestation evidence.", EVERYBODY),
+    "collateral": Group("superswarm.commands.collateral", "Fetch what endorses evidence.", EVERYBODY),
     "bench": Group("superswarm.commands.bench", "Repeat the measurements of benchmarks/.", EVERYBODY, "all"),
 }
 

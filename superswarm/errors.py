@@ -106,13 +106,15 @@ class NoGrant(Untrusted):
 class EvidenceRejected(Untrusted):
     """Attestation evidence fails verification or appraisal. `reason` is the fixed code of the failed claim.
 
-    `reasons` has the codes of all claims that were seen to fail, `reason` first.
+    `reasons` has the codes of all claims that were seen to fail, `reason` first; `messages` says what was found,
+    in the same order, as far as it is known.
     """
 
     def __init__(self, reason: str, message: str, *others: str) -> None:
         super().__init__(message)
         self.reason = reason
         self.reasons = (reason, *others)
+        self.messages: tuple[str, ...] = (message,)
 
     @property
     def code(self) -> str:

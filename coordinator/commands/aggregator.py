@@ -39,7 +39,7 @@ def up(config: AggregatorConfig) -> None:
 
     logs.setup("aggregator", log_format=config.log_format, confidential=True)
     manifest = load_manifest(config.manifest, config.pinned)
-    attester = open_tee(manifest, config.platform_credentials)
+    attester = open_tee(manifest, config.platform_credentials, config.collateral)
     make_folder(config.state)
     reporter = Reporter("aggregator")
     endpoint = RelayEndpoint(

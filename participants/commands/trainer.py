@@ -39,7 +39,7 @@ def up(config: TrainerConfig) -> None:
 
     logs.setup("trainer", log_format=config.log_format, confidential=True)
     manifest = load_manifest(config.manifest, config.pinned)
-    attester = open_tee(manifest, config.platform_credentials)
+    attester = open_tee(manifest, config.platform_credentials, config.collateral)
     reporter = Reporter("trainer")
     make_folder(config.state)
     settings = SuperNodeSettings(

@@ -67,7 +67,7 @@ def appraise_trainer(report: VerifiedReport, manifest: ApprovedManifest, binding
     # (3) The report speaks for this binding and this manifest.
     _require_binding(report, manifest, binding)
     # (4) The consortium approved this code, on this platform, as a trainer.
-    _require_workload(report, manifest.manifest.workloads.trainer)
+    require_workload(report, manifest.manifest.workloads.trainer)
     # (5) Evidence is as real as the manifest; simulated evidence comes from this member's own authority.
     refuse(_kind_faults(report, manifest, entry.development_authority))
     # (6) Real hardware, and the devices attached to it, are what the workload's policy asks for.
@@ -84,7 +84,7 @@ def appraise_aggregator(report: VerifiedReport, manifest: ApprovedManifest, bind
     # (3) The report speaks for this binding and this manifest.
     _require_binding(report, manifest, binding)
     # (4) The consortium approved this code, on this platform, as the aggregator.
-    _require_workload(report, manifest.manifest.workloads.aggregator)
+    require_workload(report, manifest.manifest.workloads.aggregator)
     # (5) Evidence is as real as the manifest; simulated evidence comes from the coordinator's own authority.
     refuse(_kind_faults(report, manifest, manifest.manifest.coordinator.development_authority))
     # (6) Real hardware, and the devices attached to it, are what the workload's policy asks for.
@@ -101,7 +101,8 @@ def _require_binding(report: VerifiedReport, manifest: ApprovedManifest, binding
         raise BindingMismatch("report_data covers another key, nonce, role, member, run or manifest")
 
 
-def _require_workload(report: VerifiedReport, workload: Workload) -> None:
+def require_workload(report: VerifiedReport, workload: Workload) -> None:
+    """Refuse a platform or a measurement that the workload does not list."""
     if report.platform not in workload.platforms:
         raise rejected(Fault(Reason.PLATFORM_NOT_ACCEPTED, f"the manifest does not allow {report.platform} here"))
     if report.measurement not in [Measurement.parse(text) for text in workload.measurements]:

@@ -19,7 +19,7 @@ class Actor(StrEnum):
     ATTESTER = "whoever runs the attesting machine"
     VERIFIER = "whoever runs the verifier"
     CONSORTIUM = "the consortium"
-    NOBODY = "nobody: suspect an attack"
+    NOBODY = "nobody can mend this"
 
 
 class Claim(StrEnum):
@@ -249,4 +249,12 @@ def refuse(faults: Iterable[Fault]) -> None:
 def rejected(first: Fault, *others: Fault) -> EvidenceRejected:
     """The error for one or more failed claims."""
     message = "; ".join(fault.message for fault in (first, *others))
-    return EvidenceRejected(first.reason, message, *(fault.reason for fault in others))
+    error = EvidenceRejected(first.reason, message, *(fault.reason for fault in others))
+    error.messages = tuple(fault.message for fault in (first, *others))
+    return error
+
+
+def faults_of(error: EvidenceRejected) -> tuple[Fault, ...]:
+    """The failed claims of a refusal, for people: each code with its message where there is one."""
+    messages = (*error.messages, *[""] * len(error.reasons))
+    return tuple(Fault(Reason(code), text) for code, text in zip(error.reasons, messages, strict=False))

@@ -9,9 +9,11 @@ from superswarm.attestation.measure import measure_packages
 from superswarm.attestation.simulated import SimulatedPlatform, SimulatedTee
 from superswarm.consortium.approval import ApprovedManifest, approve, parse_chain
 from superswarm.consortium.documents import dump_json, load_json, require_fields
-from superswarm.errors import Fork, Malformed, Misconfigured, NotATee, Rollback
+from superswarm.errors import Fork, Malformed, Misconfigured, Rollback
 from superswarm.io.console import warn_simulated
+from superswarm.io.evidence import stapled
 from superswarm.io.files import SECRET, locked, read_bytes, write_bytes
+from superswarm.io.tsm import LinuxKernel, TsmAttester
 from superswarm.values import LIMITS, Digest
 
 EPOCHS_FORMAT = "superswarm-epochs-seen/1"
@@ -55,7 +57,7 @@ def _read_seen(file: Path) -> tuple[Digest, ...]:
     return tuple(Digest.parse(epoch) for epoch in data["epochs"])
 
 
-def open_tee(manifest: ApprovedManifest, credentials: Path | None) -> Attester:
+def open_tee(manifest: ApprovedManifest, credentials: Path | None, collateral: Path | None = None) -> Attester:
     """The TEE that this program runs in, as the manifest's kind of attestation asks.
 
     Raises Misconfigured where simulated credentials are missing or do not belong, NotATee where the machine has none.
@@ -67,4 +69,4 @@ def open_tee(manifest: ApprovedManifest, credentials: Path | None) -> Attester:
         return SimulatedTee(platform, measure_packages())
     if credentials is not None:
         raise Misconfigured("platform_credentials are for simulated manifests; this one asks for real hardware")
-    raise NotATee("this version makes evidence on simulated platforms only; see docs/limitations.md")
+    return TsmAttester(LinuxKernel(), lambda platform: {} if collateral is None else stapled(collateral, platform))

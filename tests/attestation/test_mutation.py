@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from vectors import NEEDS_VECTORS, accepted, cases, files
 
 from superswarm.attestation import conformance
 from superswarm.attestation.snp.report import parse_report
 from superswarm.errors import Malformed
+from tests.attestation.vectors import NEEDS_VECTORS, accepted, cases, files
 
 FLIPS = 2000
 EXHAUSTIVE = bool(os.environ.get("SUPERSWARM_FUZZ"))

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from snp_mint import AT, CHIP, NOW, TCB, Authority, report, sign
 
 from superswarm.attestation.reasons import Reason
 from superswarm.attestation.snp.chain import VerifiedSnp, verify_snp
@@ -16,6 +15,7 @@ from superswarm.attestation.snp.report import KeyKind, Product, parse_report, pr
 from superswarm.attestation.snp.vek import AMD
 from superswarm.consortium.policy import SnpMilan, SnpPolicy, SnpProduct, SnpTcb, SnpTurin
 from superswarm.errors import EvidenceRejected, Malformed
+from tests.attestation.snp_mint import AT, CHIP, NOW, TCB, Authority, report, sign
 
 FLOOR = {"bootloader": 1, "tee": 0, "snp": 4, "microcode": 1}
 

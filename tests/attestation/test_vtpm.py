@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from snp_mint import AT, Authority, report, sign
-from test_snp import strict
 
 from superswarm.attestation.reasons import Reason
 from superswarm.attestation.vtpm.chain import VerifiedVtpm, qualifying_data, verify_vtpm
@@ -21,6 +19,8 @@ from superswarm.attestation.vtpm.judge import judge_vtpm
 from superswarm.attestation.vtpm.quote import parse_quote
 from superswarm.consortium.policy import AzureVtpmPolicy, PcrReference
 from superswarm.errors import EvidenceRejected, Malformed, TooLarge
+from tests.attestation.snp_mint import AT, Authority, report, sign
+from tests.attestation.test_snp import strict
 
 PCRS = [hashlib.sha256(bytes([index])).digest() for index in range(24)]
 NONCE = qualifying_data(bytes(range(64)))
@@ -102,6 +102,10 @@ class Mint:
             "hcl_report": b64(self.hcl),
             "vcek": b64(LEAF),
         }
+
+    @property
+    def json(self) -> bytes:
+        return json.dumps(self.document).encode()
 
     def verify(self, **changes: object) -> VerifiedVtpm:
         data = json.dumps({**self.document, **changes}).encode()

@@ -203,7 +203,8 @@ def _crl_state(crl: RevocationList | None, at: int) -> CrlState:
 
 # --- which certificates ------------------------------------------------------------------------------------------
 
-LEAVES = ("leaf.der", "leaf.pem", "vcek.der", "vcek.pem", "vlek.der", "vlek.pem")
+VCEKS, VLEKS = ("vcek.der", "vcek.pem"), ("vlek.der", "vlek.pem")
+LEAVES = ("leaf.der", "leaf.pem", *VCEKS, *VLEKS)
 SIGNERS = ("ask.der", "ask.pem", "asvk.der", "asvk.pem")
 AMD_ROOTS = ("ark.der", "ark.pem")
 CRLS = ("ark.crl.der", "ark.crl.pem")
@@ -211,7 +212,8 @@ CRLS = ("ark.crl.der", "ark.crl.pem")
 
 def load_certificates(report: Report, endorsements: Mapping[str, bytes]) -> Certificates:
     """Take the chain from the evidence; the signer and root that AMD publishes where the evidence brings none."""
-    leaf = _first(endorsements, LEAVES)
+    preferred = VLEKS if report.signing_key is KeyKind.VLEK else VCEKS  # a host may give both
+    leaf = _first(endorsements, (*preferred, *LEAVES))
     if leaf is None:
         raise rejected(Fault(Reason.COLLATERAL_MISSING, "the evidence lacks the VCEK or VLEK certificate"))
     vek = parse_vek(load_certificate(leaf, "the endorsement key's certificate"))

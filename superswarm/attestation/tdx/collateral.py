@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 
 from superswarm.consortium.documents import load_json
 from superswarm.errors import Malformed
@@ -52,3 +53,13 @@ def _value(name: str, value: object) -> bytes:
         except ValueError:  # a lone surrogate, or not hexadecimal
             pass
     raise Malformed(f"the collateral's {name} is not text, or not hexadecimal")
+
+
+def window(document: bytes) -> tuple[int, int]:
+    """When TCB info or a QE identity was issued, and when its successor is due (unix seconds). Raises Malformed."""
+    fields = load_json(document, "TCB document", limit=LIMITS.evidence_bytes)
+    try:
+        issued, due = (datetime.fromisoformat(fields[name]).timestamp() for name in ("issueDate", "nextUpdate"))
+        return int(issued), int(due)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise Malformed("a TCB document lacks its dates") from None

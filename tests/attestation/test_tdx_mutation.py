@@ -121,7 +121,7 @@ def test_whatever_the_bytes_parsing_raises_only_our_errors(patch: bytes, at: int
             continue
 
 
-# --- what a development authority may sign: any member is one ----------------------------------------------------------
+# --- what a development authority may sign: any member is one -------------------------------------------------------
 
 VALUES: tuple[Any, ...] = (
     None,

@@ -143,7 +143,10 @@ def _ocsp_answers(
 def _is_about(answer: ocsp.OCSPSingleResponse, certificate: Certificate, issuer: Certificate) -> bool:
     if answer.serial_number != certificate.raw.serial_number:
         return False
-    name, key = (hashlib.new(answer.hash_algorithm.name) for _ in range(2))
+    try:
+        name, key = (hashlib.new(answer.hash_algorithm.name) for _ in range(2))
+    except (UnsupportedAlgorithm, ValueError):  # hashed in a way that cannot be compared: not known to be about it
+        return False
     name.update(issuer.raw.subject.public_bytes())
     key.update(point(issuer))
     return name.digest() == answer.issuer_name_hash and key.digest() == answer.issuer_key_hash

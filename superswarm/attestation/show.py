@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from superswarm.attestation.certificates import load_certificate, load_crl, utc
 from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.nvidia.evidence import DeviceEvidence
-from superswarm.attestation.nvidia.spdm import parse_report as parse_device_report
+from superswarm.attestation.nvidia.show import device_rows
 from superswarm.attestation.snp.chain import LEAVES
 from superswarm.attestation.snp.report import Product, Report, Tcb, parse_report
 from superswarm.attestation.snp.vek import parse_vek
@@ -62,10 +62,8 @@ def _events(log: bytes | None, td: TdReport) -> Iterator[Row]:
 
 
 def show_device(evidence: DeviceEvidence, prefix: str = "") -> Iterator[Row]:
-    """Every field of a GPU's or switch's report. Raises Malformed."""
-    yield from rows(parse_device_report(evidence.report), prefix)
-    yield f"{prefix}manifests", str(len(evidence.manifests))
-    yield f"{prefix}staples", str(len(evidence.staples))
+    """Every field of a GPU's or switch's evidence. Raises Malformed."""
+    yield from ((f"{prefix}{name}", value) for name, value in device_rows(evidence))
 
 
 def _report(report: Report, endorsements: Mapping[str, bytes], prefix: str = "") -> Iterator[Row]:

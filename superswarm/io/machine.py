@@ -6,12 +6,10 @@ Paths under /sys, /proc and /dev start at `root`, so that a test can show anothe
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import ssl
 import stat
-import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +21,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from superswarm.errors import Environment, NotATee
+from superswarm.io import nvml
 from superswarm.io.clocks import Clock
 from superswarm.io.config import Address
 from superswarm.io.console import size
@@ -181,22 +181,24 @@ def check_tee(root: Path = Path("/"), *, needed: bool) -> list[Finding]:
     return [good("tee", f"{what}; this program does not need one")]
 
 
-def check_gpu() -> list[Finding]:
-    """Whether an NVIDIA GPU is there, and in confidential-computing mode."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return [good("gpu", "no NVIDIA driver: training runs on the CPU")]
+def check_gpu(library: nvml.Library | None = None) -> list[Finding]:
+    """Which NVIDIA GPUs are there, and whether they are in a confidential mode.
+
+    A hint for people only: what counts is the evidence that the GPU signs.
+    """
     try:
-        done = subprocess.run([tool, "conf-compute", "-f"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return [warn("gpu", "nvidia-smi does not answer", "check the driver with nvidia-smi")]
-    # A hint for people only: what counts is the evidence that the GPU signs.
-    if done.returncode == 0 and re.search(r"CC status:\s*ON", done.stdout):
-        return [good("gpu", "an NVIDIA GPU in confidential-computing mode")]
+        found = nvml.inspect(library)
+    except NotATee as absent:
+        return [good("gpu", f"{absent}; training runs on the CPU")]
+    except Environment as failure:
+        return [warn("gpu", str(failure), "check the driver with nvidia-smi")]
+    what = f"{len(found.gpus)} GPU(s), {found.gpus[0].name}, driver {found.driver_version}: {found.verdict}"
+    if found.confidential:
+        return [good("gpu", what)]
     do = (
         "under a real manifest it is refused: switch confidential computing on (Hopper or later), or train on the CPU"
     )
-    return [warn("gpu", "the NVIDIA GPU is not in confidential-computing mode", do)]
+    return [warn("gpu", what, do)]
 
 
 def check_versions(extra: str | None) -> list[Finding]:

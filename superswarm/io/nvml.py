@@ -100,6 +100,11 @@ class Confidentiality:
     ready: bool | None  # GPUs take work only once somebody verified them and said so
 
     @property
+    def confidential(self) -> bool:
+        """Whether evidence is worth asking for."""
+        return not self.dev_tools and bool(self.enabled or self.protected_pcie)
+
+    @property
     def verdict(self) -> str:
         """One line of truth for people."""
         if not self.gpus:
@@ -146,7 +151,7 @@ def collect(nonce: bytes, library: Library | None = None) -> tuple[DeviceEvidenc
     if len(nonce) != NONCE_BYTES:
         raise ValueError(f"a device's nonce has {NONCE_BYTES} bytes")
     found = inspect(library)
-    if found.dev_tools or not (found.enabled or found.protected_pcie):
+    if not found.confidential:
         raise NotATee(f"{len(found.gpus)} GPU(s), {found.gpus[0].name}: {found.verdict}")
     with _session(library) as nvml:
         return tuple(_evidence(nvml, handle, nonce) for handle in _handles(nvml))

@@ -16,6 +16,7 @@ from superswarm.attestation.nvidia.binding import appraise_device
 from superswarm.attestation.nvidia.evidence import DeviceEvidence
 from superswarm.attestation.nvidia.revocation import parse_staple
 from superswarm.attestation.nvidia.rim import read_manifest, verify_rim
+from superswarm.attestation.nvidia.show import device_rows
 from superswarm.attestation.nvidia.spdm import Report, parse_report
 from superswarm.attestation.nvidia.verify import verify_device
 from superswarm.attestation.nvidia.xml import parse_xml
@@ -92,6 +93,8 @@ def test_reports_from_a_grammar(data: bytes) -> None:
         read_all(parse_report(data))
     with contextlib.suppress(Error):
         verify_device(data, pem(gpu().chain), at=AT, roots=vendor().roots)
+    with contextlib.suppress(Error):
+        list(device_rows(DeviceEvidence(report=data, chain=pem(gpu().chain))))
 
 
 @fuzz
@@ -225,6 +228,8 @@ def test_device_evidence_from_chance(report: bytes, chain: bytes, others: list[b
         DeviceEvidence.parse(report)
     with contextlib.suppress(Error):
         appraise_device(evidence, NONCE, policy(), at=AT, roots=vendor().roots)
+    with contextlib.suppress(Error):
+        list(device_rows(evidence))
 
 
 def _samples(of: Vendor) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import struct
 
 import pytest
 from cryptography import x509
@@ -19,6 +20,7 @@ from mint_nvidia import (
     Vendor,
     composite_device_id,
     device_names,
+    digest_of,
     gpu_opaque,
     issue,
     pem,
@@ -226,6 +228,24 @@ def test_other_messages_than_the_expected_do_not_parse(offset: int, value: int) 
     data[offset] = value
     with pytest.raises(Malformed):
         parse_report(bytes(data))
+
+
+def test_nothing_may_follow_precede_or_lack() -> None:
+    genuine = gpu().attest(NONCE)
+    for data in (genuine + b"\0", genuine[:-1], b"\0" + genuine, genuine[1:], genuine + genuine, b""):
+        with pytest.raises(Malformed):
+            parse_report(data)
+
+
+def test_nothing_may_be_said_twice() -> None:
+    """Of two measurements or fields with one number, a reader could take the first and another the last."""
+    block = struct.pack("<BBHBH", 7, 1, 51, 1, 48) + digest_of(7)
+    field = struct.pack("<HH", OpaqueType.DRIVER_VERSION, 4) + b"1.0\0"
+    for record, count, opaque in ((block * 2, 2, field), (block, 1, field * 2), (b"", 0, field)):
+        head = bytes((0x11, 0xE0, 1, 0xFF)) + NONCE + b"\0" + bytes((0x11, 0x60, 0, 0, count))
+        sizes = len(record).to_bytes(3, "little"), struct.pack("<H", len(opaque))
+        with pytest.raises(Malformed):
+            parse_report(b"".join((head, sizes[0], record, bytes(32), sizes[1], opaque, bytes(96))))
 
 
 def test_fields_with_impossible_values_do_not_parse() -> None:

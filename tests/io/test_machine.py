@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fake_nvml import FakeNvml
 
 from superswarm import cli
 from superswarm.io import machine
@@ -118,20 +119,21 @@ def test_tee_devices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "level"),
-    [("echo 'CC status: ON'", Level.OK), ("echo 'CC status: OFF'", Level.WARNING), ("exit 9", Level.WARNING)],
+    ("library", "level", "what"),
+    [
+        (FakeNvml(), Level.OK, "1 GPU(s), NVIDIA H100 80GB HBM3, driver 580.65.06: in CC mode"),
+        (FakeNvml(feature=0), Level.WARNING, "not in CC mode: it is supported, and turned off"),
+        (FakeNvml(support=False), Level.WARNING, "not in CC mode"),
+        (FakeNvml(dev_tools=1), Level.WARNING, "DevTools"),
+        (FakeNvml(failing=frozenset({"nvmlSystemGetConfComputeState"})), Level.WARNING, "Unknown Error"),
+        (FakeNvml(gpus=0), Level.OK, "no GPU; training runs on the CPU"),
+    ],
+    ids=["on", "off", "not supported", "DevTools", "failing", "no GPU"],
 )
-def test_gpus(answer: str, level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = tmp_path / "nvidia-smi"
-    tool.write_text(f"#!/bin/sh\n{answer}\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine.check_gpu()[0].level is level
-
-
-def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine.check_gpu()[0].level is Level.OK
+def test_gpus(library: FakeNvml, level: Level, what: str) -> None:
+    (finding,) = machine.check_gpu(library)
+    assert finding.level is level
+    assert what in finding.what
 
 
 def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,7 +136,7 @@ def _measurement_faults(report: Report, manifests: Sequence[ReferenceManifest]) 
             if not _is_void(report, index) and not _matches(report.measurements.get(index), allowed)
         ]
         if wrong:
-            numbers = ", ".join(str(index - 1) for index in wrong)
+            numbers = ", ".join(str(index) for index in wrong)
             message = f"measurements {numbers} are not those of {manifest.component} {manifest.version}"
             yield Fault(Reason.RIM_MISMATCH, message)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TypeAlias
 
 from cryptography import x509
@@ -36,7 +35,7 @@ from superswarm.errors import EvidenceRejected, Malformed, TooLarge
 STAPLE_BYTES = 256 * 1024
 STAPLES = 16
 
-Staple: TypeAlias = RevocationList | ocsp.OCSPResponse
+CERTIFICATE_ID_HASHES = ("sha1", "sha256", "sha384", "sha512")  # names a certificate; no security rests on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,33 @@ class Answer:
     revoked: bool
     this_update: int  # unix seconds
     next_update: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SingleResponse:
+    """What an OCSP response says about one certificate, which it names by hashes of its issuer."""
+
+    serial: int
+    hash_name: str
+    issuer_name: bytes
+    issuer_key: bytes
+    status: ocsp.OCSPCertStatus
+    this_update: int  # unix seconds
+    next_update: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OcspResponse:
+    """A parsed OCSP response. Proves nothing until its signature is verified."""
+
+    singles: tuple[SingleResponse, ...]
+    certificates: tuple[Certificate, ...]  # of responders
+    signature: bytes
+    signed: bytes
+    hash: HashAlgorithm | None  # None where the signature's is not known
+
+
+Staple: TypeAlias = RevocationList | OcspResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +98,35 @@ def parse_staple(data: bytes) -> Staple:
         return _parse_ocsp(data)
 
 
-def _parse_ocsp(data: bytes) -> ocsp.OCSPResponse:
+def _parse_ocsp(data: bytes) -> OcspResponse:
+    """Read everything at once: `cryptography` decodes lazily, and raises wherever it is asked."""
     try:
         response = ocsp.load_der_ocsp_response(data)
-        successful = response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL
-        _ = (response.extensions, response.certificates, list(response.responses)) if successful else None
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
-        raise Malformed("a staple is neither a CRL nor an OCSP response") from None
-    if not successful:
-        raise Malformed("a stapled OCSP response reports an error of its server")
-    return response
+        if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+            raise Malformed("a stapled OCSP response reports an error of its server")
+        _ = response.extensions
+        return OcspResponse(
+            singles=tuple(_single(single) for single in response.responses),
+            certificates=tuple(load_certificate(raw.public_bytes(Encoding.DER)) for raw in response.certificates),
+            signature=response.signature,
+            signed=response.tbs_response_bytes,
+            hash=response.signature_hash_algorithm,
+        )
+    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion):
+        raise Malformed("a staple is neither a CRL nor an OCSP response that can be read") from None
+
+
+def _single(single: ocsp.OCSPSingleResponse) -> SingleResponse:
+    until = single.next_update_utc
+    return SingleResponse(
+        serial=single.serial_number,
+        hash_name=single.hash_algorithm.name,
+        issuer_name=single.issuer_name_hash,
+        issuer_key=single.issuer_key_hash,
+        status=single.certificate_status,
+        this_update=int(single.this_update_utc.timestamp()),
+        next_update=None if until is None else int(until.timestamp()),
+    )
 
 
 def check_revocation(chain: Chain, staples: Sequence[bytes], at: int, *, first: int) -> Revocation:
@@ -125,68 +170,53 @@ def _crl_answer(crl: RevocationList, certificate: Certificate, issuer: Certifica
     return Answer(certificate.raw.serial_number in crl.serials, crl.this_update, crl.next_update)
 
 
-def _ocsp_answers(
-    response: ocsp.OCSPResponse, certificate: Certificate, issuer: Certificate, at: int
-) -> Iterator[Answer]:
-    single = [answer for answer in response.responses if _is_about(answer, certificate, issuer)]
-    if single and not _is_signed_for(response, issuer, at):
+def _ocsp_answers(response: OcspResponse, certificate: Certificate, issuer: Certificate, at: int) -> Iterator[Answer]:
+    found = [single for single in response.singles if _is_about(single, certificate, issuer)]
+    if found and not _is_signed_for(response, issuer, at):
         raise _invalid("a stapled OCSP response is not signed by the issuer or by a responder that the issuer named")
-    for answer in single:
-        if answer.certificate_status is not ocsp.OCSPCertStatus.UNKNOWN:
-            revoked = answer.certificate_status is ocsp.OCSPCertStatus.REVOKED
-            following = answer.next_update_utc
-            yield Answer(
-                revoked, _seconds(answer.this_update_utc), None if following is None else _seconds(following)
-            )
+    for single in found:
+        if single.status is not ocsp.OCSPCertStatus.UNKNOWN:
+            revoked = single.status is ocsp.OCSPCertStatus.REVOKED
+            yield Answer(revoked, single.this_update, single.next_update)
 
 
-def _is_about(answer: ocsp.OCSPSingleResponse, certificate: Certificate, issuer: Certificate) -> bool:
-    if answer.serial_number != certificate.raw.serial_number:
+def _is_about(single: SingleResponse, certificate: Certificate, issuer: Certificate) -> bool:
+    if single.serial != certificate.raw.serial_number or single.hash_name not in CERTIFICATE_ID_HASHES:
         return False
-    name, key = (hashlib.new(answer.hash_algorithm.name) for _ in range(2))
+    name, key = (hashlib.new(single.hash_name) for _ in range(2))
     name.update(issuer.raw.subject.public_bytes())
     key.update(point(issuer))
-    return name.digest() == answer.issuer_name_hash and key.digest() == answer.issuer_key_hash
+    return name.digest() == single.issuer_name and key.digest() == single.issuer_key
 
 
-def _is_signed_for(response: ocsp.OCSPResponse, issuer: Certificate, at: int) -> bool:
+def _is_signed_for(response: OcspResponse, issuer: Certificate, at: int) -> bool:
     """RFC 6960, section 4.2.2.2: the issuer signed, or a certificate that it issued for OCSP signing."""
-    return any(_verifies(response, signer) for signer in (issuer, *_delegates(response, issuer, at)))
+    responders = [candidate for candidate in response.certificates if _is_responder(candidate, issuer, at)]
+    return any(_verifies(response, signer) for signer in (issuer, *responders))
 
 
-def _delegates(response: ocsp.OCSPResponse, issuer: Certificate, at: int) -> Iterator[Certificate]:
-    for raw in response.certificates:
-        candidate = load_certificate(raw.public_bytes(Encoding.DER))
-        usage = extension(candidate, x509.ExtendedKeyUsage)
-        if (
-            usage is not None
-            and ExtendedKeyUsageOID.OCSP_SIGNING in usage
-            and candidate.begins <= at <= candidate.ends
-            and issued(candidate, issuer)
-        ):
-            yield candidate
+def _is_responder(candidate: Certificate, issuer: Certificate, at: int) -> bool:
+    usage = extension(candidate, x509.ExtendedKeyUsage)
+    return (
+        usage is not None
+        and ExtendedKeyUsageOID.OCSP_SIGNING in usage
+        and candidate.begins <= at <= candidate.ends
+        and issued(candidate, issuer)
+    )
 
 
-def _verifies(response: ocsp.OCSPResponse, signer: Certificate) -> bool:
-    algorithm = _hash(response)
-    if not isinstance(signer.key, ec.EllipticCurvePublicKey) or algorithm is None or algorithm.digest_size < 32:
+def _verifies(response: OcspResponse, signer: Certificate) -> bool:
+    if (
+        not isinstance(signer.key, ec.EllipticCurvePublicKey)
+        or response.hash is None
+        or response.hash.digest_size < 32
+    ):
         return False
     try:
-        signer.key.verify(response.signature, response.tbs_response_bytes, ec.ECDSA(algorithm))
-    except InvalidSignature:
+        signer.key.verify(response.signature, response.signed, ec.ECDSA(response.hash))
+    except (InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
-
-
-def _hash(response: ocsp.OCSPResponse) -> HashAlgorithm | None:
-    try:
-        return response.signature_hash_algorithm
-    except UnsupportedAlgorithm:
-        return None
-
-
-def _seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
 
 
 def _invalid(message: str) -> EvidenceRejected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -9,10 +10,11 @@ from typing import Final
 from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.nvidia.evidence import DeviceEvidence, manifests_and_staples
 from superswarm.consortium.manifest import Platform
-from superswarm.errors import NotATee
+from superswarm.errors import Environment, Malformed, NotATee
 from superswarm.io import nvml
 from superswarm.io.evidence import read_folder, stapled
 from superswarm.io.tsm import Kernel, LinuxKernel, TsmAttester
+from superswarm.io.vtpm import VtpmAttester
 
 NVIDIA: Final = "nvidia"  # the part of the collateral folder that is stapled to devices' evidence
 
@@ -22,7 +24,7 @@ class HardwareTee:
 
     def __init__(self, collateral: Path | None, *, kernel: Kernel | None = None, library: nvml.Library | None = None):
         self._collateral, self._library = collateral, library
-        self._cpu = TsmAttester(kernel if kernel is not None else LinuxKernel(), self._stapled)
+        self._cpu = _cpu(kernel if kernel is not None else LinuxKernel(), self._stapled)
         self._gpus = has_gpus(library)
 
     @property
@@ -44,6 +46,17 @@ class HardwareTee:
 
     def _stapled(self, platform: Platform) -> dict[str, bytes]:
         return {} if self._collateral is None else stapled(self._collateral, platform)
+
+
+def _cpu(kernel: Kernel, collateral: Callable[[Platform], dict[str, bytes]]) -> TsmAttester | VtpmAttester:
+    """Bare TDX or SEV-SNP through the kernel; else a paravisor's vTPM. Raises NotATee where there is neither."""
+    try:
+        return TsmAttester(kernel, collateral)
+    except NotATee as error:
+        try:
+            return VtpmAttester(collateral)
+        except (NotATee, Environment, Malformed):
+            raise error from None
 
 
 def has_gpus(library: nvml.Library | None = None) -> bool:

@@ -194,5 +194,8 @@ def validity_faults(certificate: Certificate, at: int) -> Iterator[Fault]:
 
 
 def utc(seconds: int) -> str:
-    """A time for people, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A time for people, in UTC; in bare seconds where no calendar has it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds} s"

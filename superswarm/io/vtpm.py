@@ -1,7 +1,7 @@
 """Evidence of an Azure confidential VM: a quote by the vTPM and the paravisor's report, through tpm2-tools.
 
-The attestation key is the one that Azure keeps at handle 0x81000003; the report lies at NV index 0x01400001. For SEV-SNP
-beneath: on TDX the TD quote comes from a service of Azure's host, which is not asked here.
+The attestation key is the one that Azure keeps at handle 0x81000003; the report lies at NV index 0x01400001. Made for
+SEV-SNP beneath: on TDX the TD quote comes from a service of the host, which is not asked here.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from superswarm.attestation import conformance
 from superswarm.attestation.reasons import Reason
 from superswarm.attestation.vtpm.chain import VerifiedVtpm, qualifying_data, verify_vtpm
 from superswarm.attestation.vtpm.hcl import parse_hcl
@@ -21,6 +22,7 @@ from superswarm.consortium.policy import AzureVtpmPolicy, PcrReference
 from superswarm.errors import EvidenceRejected, Malformed, TooLarge
 from tests.attestation.snp_mint import AT, Authority, report, sign
 from tests.attestation.test_snp import strict
+from tests.attestation.vectors import NEEDS_VECTORS, cases, files
 
 PCRS = [hashlib.sha256(bytes([index])).digest() for index in range(24)]
 NONCE = qualifying_data(bytes(range(64)))
@@ -303,3 +305,23 @@ def test_too_few_pcrs_and_too_large_evidence() -> None:
 def test_a_vtpm_signs_at_most_what_fits_it() -> None:
     assert len(qualifying_data(bytes(64))) == 32
     assert qualifying_data(b"\x01" * 64) != qualifying_data(b"\x02" * 64)
+
+
+# --- TDX beneath -------------------------------------------------------------------------------------------------
+
+TDX = next((case for case in cases("azure-vtpm") if case.name == "vtpm-azure-tdx"), None)
+SAME_PROCESSOR = next((case for case in cases("tdx") if case.name == "tdx-gcp-v4-uptodate"), None)
+
+
+@NEEDS_VECTORS
+@pytest.mark.skipif(TDX is None or SAME_PROCESSOR is None, reason="the cases that this combines are not there")
+def test_a_td_beneath_is_judged_like_any_other_td() -> None:
+    """This machine's quote with collateral of its processor's kind: what is wrong with it then is the TD itself."""
+    assert TDX is not None
+    assert SAME_PROCESSOR is not None
+    given = {**files(TDX), "collateral.json": files(SAME_PROCESSOR)["collateral.json"]}
+    at = conformance.Case.model_validate_json((TDX / "case.json").read_bytes()).at
+    found = conformance.outcome("azure-vtpm", given, ("tcb:OutOfDate", "advisories:any"), at)
+    assert found.reasons == (Reason.SEPT_VE_DISABLE_OFF,)
+    without = conformance.outcome("azure-vtpm", files(TDX), (), at)
+    assert without.reasons[0] == Reason.COLLATERAL_MISSING

@@ -77,6 +77,7 @@ def _learner(config: TrainerConfig, manifest: ApprovedManifest, notify: object) 
     from participants.models import locate
     from superswarm.errors import NotATee
     from superswarm.io.logs import logger
+    from superswarm.io.tee import require_no_leaking_gpu
     from superswarm.values import Digest
 
     log = logger("superswarm.trainer")
@@ -84,12 +85,14 @@ def _learner(config: TrainerConfig, manifest: ApprovedManifest, notify: object) 
     asset = manifest.manifest.asset(job.base_model)
     if asset is None:
         raise RuntimeError("an approved manifest names its base model")
+    if not manifest.simulated and config.device != "cpu":
+        require_no_leaking_gpu(manifest.manifest.workloads.trainer.policy)
     log.info("loading the base model", model=str(config.model))
     base = load_base(
         locate(str(config.model)), Digest.parse(asset.digest), device=config.device, precision=job.training.precision
     )
-    if base.device.type == "cuda" and not manifest.simulated:
-        raise NotATee("a real manifest wants attested GPUs, and this version attests none: configure device = 'cpu'")
+    if base.device.type not in ("cpu", "cuda") and not manifest.simulated:
+        raise NotATee(f"a {base.device.type} device attests nothing: configure device = 'cpu'")
     threads = config.threads or os.cpu_count() or 1
     finetuner = Finetuner(job, base, config.train, config.test, threads=threads)
     log.info("loaded", parameters=finetuner.spec.parameters, examples=finetuner.examples, device=str(base.device))

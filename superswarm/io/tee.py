@@ -10,6 +10,7 @@ from typing import Final
 from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.nvidia.evidence import DeviceEvidence, manifests_and_staples
 from superswarm.consortium.manifest import Platform
+from superswarm.consortium.policy import PlatformPolicies
 from superswarm.errors import Environment, Malformed, NotATee
 from superswarm.io import nvml
 from superswarm.io.evidence import read_folder, stapled
@@ -60,16 +61,23 @@ def _cpu(kernel: Kernel, collateral: Callable[[Platform], dict[str, bytes]]) -> 
 
 
 def has_gpus(library: nvml.Library | None = None) -> bool:
-    """Whether GPUs are attached that protect what they are given. Raises NotATee for GPUs that do not.
+    """Whether GPUs are attached that attest, and protect what they are given."""
+    try:
+        return nvml.inspect(library).confidential
+    except NotATee:  # no NVIDIA driver, or no GPU that it knows
+        return False
 
-    Plaintext would be training on them, so a machine with such a GPU is no TEE, even if nobody asked for a GPU.
+
+def require_no_leaking_gpu(policy: PlatformPolicies | None, library: nvml.Library | None = None) -> None:
+    """Before anything is loaded where a GPU may be used: NotATee for one that nothing attests, or no policy judges.
+
+    Plaintext would be training on it, whether or not the consortium asked for a GPU.
     """
     try:
         found = nvml.inspect(library)
-    except NotATee:  # no NVIDIA driver, or no GPU that it knows: nothing can be given to one
-        return False
-    if not found.gpus:
-        return False
-    if found.dev_tools or not (found.enabled or found.protected_pcie):
+    except NotATee:
+        return
+    if not found.confidential:
         raise NotATee(f"{len(found.gpus)} GPU(s) of this machine would see plaintext: {found.verdict}")
-    return True
+    if policy is None or policy.nvidia is None:
+        raise NotATee("the manifest has no policy for GPUs, and this machine has one: configure device = 'cpu'")

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from superswarm.attestation.baseline import nvidia_policy
 from superswarm.attestation.evidence import Binding, Evidence, SessionKeys
 from superswarm.attestation.nvidia.binding import attest_machine, device_nonce
 from superswarm.attestation.nvidia.evidence import DeviceEvidence
 from superswarm.consortium.manifest import Platform
+from superswarm.consortium.policy import PlatformPolicies
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import NotATee
-from superswarm.io.tee import HardwareTee, has_gpus
+from superswarm.io.tee import HardwareTee, has_gpus, require_no_leaking_gpu
 from superswarm.values import Digest, MemberId, Role
 from tests.io.fake_nvml import FakeNvml
 from tests.io.tsm_kernel import FakeKernel
@@ -64,16 +66,27 @@ def test_a_machine_without_gpus_has_no_devices() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"feature": 0}, {"dev_tools": 1}, {"support": False}])
-def test_a_gpu_that_would_see_plaintext_makes_it_no_tee(changes: dict[str, object]) -> None:
+def test_a_gpu_that_attests_nothing_is_not_asked_and_gets_no_plaintext(changes: dict[str, object]) -> None:
     """Even where no policy asks for a GPU: training would use it."""
-    with pytest.raises(NotATee, match="plaintext"):
-        HardwareTee(None, kernel=FakeKernel(), library=gpu(**changes))
+    tee = HardwareTee(None, kernel=FakeKernel(), library=gpu(**changes))
+    assert tee.ask_devices(bytes(32)) == ()
+    for policy in (None, PlatformPolicies(nvidia=nvidia_policy(frozenset()))):
+        with pytest.raises(NotATee, match="plaintext"):
+            require_no_leaking_gpu(policy, gpu(**changes))
+
+
+def test_an_attested_gpu_needs_a_policy_that_judges_it() -> None:
+    require_no_leaking_gpu(PlatformPolicies(nvidia=nvidia_policy(frozenset())), gpu())
+    for policy in (None, PlatformPolicies()):
+        with pytest.raises(NotATee, match="no policy for GPUs"):
+            require_no_leaking_gpu(policy, gpu())
 
 
 def test_no_driver_is_no_gpu() -> None:
     assert not has_gpus(FakeNvml(init=9))
     assert not has_gpus(NO_GPU)
     assert has_gpus(gpu())
+    require_no_leaking_gpu(None, FakeNvml(init=9))
 
 
 def test_collateral_is_read_anew_each_time(tmp_path: Path) -> None:

@@ -98,6 +98,16 @@ def parse_staple(data: bytes) -> Staple:
         return _parse_ocsp(data)
 
 
+def window_of(staple: Staple) -> tuple[int, int | None]:
+    """From when to when a staple is good (unix seconds); of an OCSP response, its shortest answer's."""
+    if isinstance(staple, RevocationList):
+        return staple.this_update, staple.next_update
+    if not staple.singles:
+        raise Malformed("an OCSP response says nothing about any certificate")
+    ends = [single.next_update for single in staple.singles if single.next_update is not None]
+    return max(single.this_update for single in staple.singles), min(ends, default=None)
+
+
 def _parse_ocsp(data: bytes) -> OcspResponse:
     """Read everything at once: `cryptography` decodes lazily, and raises wherever it is asked."""
     try:

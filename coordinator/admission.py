@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from coordinator.exchange import Timing, accepted, exchange
+from coordinator.exchange import PeerRefused, Timing, accepted, exchange
 from coordinator.mailroom import Mailroom, Outgoing
 from superswarm.attestation.evidence import NONCE_BYTES, Attester, Binding, Evidence, SessionKeys, combine_nonces
 from superswarm.attestation.handshake import (
@@ -41,12 +41,14 @@ from superswarm.consortium.grant import ApprovedGrant
 from superswarm.crypto.channel import SECRET_BYTES, Channel
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
-from superswarm.errors import CannotOpen, Error, NotVouched, Unavailable
+from superswarm.errors import CannotOpen, Error, NotVouched, RefusedByMembers, Unavailable
 from superswarm.values import LIMITS, Digest, MemberId, Role
 from superswarm.wire import Parcel, parse_party, party
 
 AGGREGATOR = party(Role.AGGREGATOR)
 M = TypeVar("M", bound=Message)
+FINAL = frozenset({"SecondAggregator", "NoGrant", "OtherManifest", "VersionMismatch", "UnapprovedMeasurement"})
+"""Refusals that no waiting mends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Admission:
     kem: KemKey = field(default_factory=KemKey.generate, repr=False)
     signing: SigningKey = field(default_factory=SigningKey.generate, repr=False)
     _failed: set[int] = field(default_factory=set)  # peers that failed before: asked last
+    _refusals: dict[int, str] = field(default_factory=dict)  # peers that refused in this admission, and their words
 
     @property
     def keys(self) -> SessionKeys:
@@ -116,9 +119,11 @@ class Admission:
     def admit(self, peers: Iterable[int]) -> Admitted:
         """Shake hands with these peers. Raises NotVouched where no quorum of nodes vouches for this aggregator."""
         nonce = secrets.token_bytes(NONCE_BYTES)
+        self._refusals.clear()
         # (1) Who is there, with which challenges?
         trainers, nodes = self._greet(peers, nonce)
         if not nodes:
+            self._raise_if_hopeless()
             raise Unavailable("no member's node is connected")
         trainers = {member: trainer for member, trainer in trainers.items() if member in nodes}
         # (2) Trainers show evidence over my challenge and their own node's.
@@ -129,6 +134,8 @@ class Admission:
         evidence, mine = self._show(combined)
         trainers = self._ask_vouches(trainers, nodes, nonces, evidence)
         vouches = self._valid_vouches(nodes, combined)
+        if not vouches:
+            self._raise_if_hopeless()
         at = check_aggregator_vouches(self.attempt, list(vouches.values()), self.keys, combined)
         self.grant.check(at, self.attempt.number)
         # (4) I judge each trainer's evidence and vouch at the members' time, and open a channel to it.
@@ -142,6 +149,12 @@ class Admission:
         )
         sessions = self._confirm(trainers, nodes, nonce, confirm, mine, at)
         return Admitted(tuple(sessions), {m: n.peer for m, n in nodes.items() if m in vouches}, at)
+
+    def _raise_if_hopeless(self) -> None:
+        """Raise RefusedByMembers where all who answered refuse for good. A lying relay gains what it has: no run."""
+        words = {word.partition(":")[0] for word in self._refusals.values()}
+        if words and words <= FINAL:
+            raise RefusedByMembers(f"every member that answers refuses this run: {', '.join(sorted(words))}")
 
     def _greet(self, peers: Iterable[int], nonce: bytes) -> tuple[dict[MemberId, _Trainer], dict[MemberId, _Node]]:
         hello = Hello(
@@ -316,4 +329,6 @@ class Admission:
 
     def _leave_out(self, peer: int, error: Error) -> None:
         self._failed.add(peer)
+        if isinstance(error, PeerRefused):
+            self._refusals[peer] = error.refusal
         self.notify("left out", peer=peer, error=error.code, why=str(error))

@@ -21,7 +21,16 @@ from coordinator.postman import Postman
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import ApprovedGrant
 from superswarm.crypto.channel import seal_broadcast
-from superswarm.errors import CohortTooSmall, Error, Malformed, NoGrant, NotVouched, Unavailable, WrongShapes
+from superswarm.errors import (
+    CohortTooSmall,
+    Error,
+    Malformed,
+    NoGrant,
+    NotVouched,
+    RefusedByMembers,
+    Unavailable,
+    WrongShapes,
+)
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
 from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
 from superswarm.updates.round import MemberMetrics, Released, Round, Update, released
@@ -119,6 +128,8 @@ class Aggregator:
             seen = peers
             try:
                 self._admit(peers)
+            except RefusedByMembers:
+                raise
             except (NotVouched, Unavailable) as error:
                 failure = error
                 self.notify("not yet admitted", error=error.code, why=str(error))

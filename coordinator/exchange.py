@@ -12,7 +12,15 @@ from superswarm.attestation.messages import Refused
 from superswarm.errors import Unavailable
 from superswarm.wire import Parcel
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks into the mailroom
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.05  # seconds between two looks into the mailroom
+
+
+class PeerRefused(Unavailable):
+    """A peer answered with a fixed word instead. The word is not authenticated: it is news and no proof."""
+
+    def __init__(self, refusal: str) -> None:
+        super().__init__(f"refused with {refusal}")
+        self.refusal = refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +71,5 @@ def accepted(parcel: Parcel | None) -> Parcel:
         raise Unavailable("the relay reports a failure")
     refusal = Refused.read(parcel.head)
     if refusal is not None:
-        raise Unavailable(f"refused with {refusal.code}")
+        raise PeerRefused(refusal.code)
     return parcel

@@ -137,8 +137,8 @@ class Finetuner:
         return self.score(adapter, self._format.examples(examples))
 
     def score(self, adapter: Adapter | None, data: Sequence[Tokens]) -> EvalReport:
-        """Mean loss a learnt token, and exact answers: a teacher-forced argmax that is right at every token is what
-        greedy generation writes, by induction over the tokens.
+        """Mean loss a learnt token, and exact answers: an answer whose every token is the likeliest one after those
+        before it is what greedy generation writes (up to rounding), so nothing need be generated.
         """
         began = time.monotonic()
         ordered = sorted(data, key=lambda item: len(item.ids))

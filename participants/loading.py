@@ -82,13 +82,20 @@ def _from_snapshot(copy: Snapshot, dtype: torch.dtype) -> tuple[Any, Any]:
         weights = {"dtype": dtype, "quantization_config": GgufConfig(dequantize=True)}
     try:
         with _gguf_read_once():
-            model = AutoModelForCausalLM.from_pretrained(copy.folder, **safe, **weights)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                copy.folder, **safe, **weights, output_loading_info=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(copy.folder, **safe)
     except torch.OutOfMemoryError:
         raise Environment("the device has too little memory for the base model") from None
     except LOADING_ERRORS as error:
         # their text may quote the files
         raise Malformed(f"the base model does not load as a causal LM: {type(error).__name__}") from None
+    model, info = loaded
+    # What the files lack, transformers would draw at random, and every trainer would have another base model.
+    lacking = len(info["missing_keys"]) + len(info["mismatched_keys"])
+    if lacking:
+        raise Malformed(f"the base model's files lack {lacking} of the tensors of a causal LM")
     return model, tokenizer
 
 

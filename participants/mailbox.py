@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from superswarm.crypto.letter import Letter
 from superswarm.errors import CannotOpen, Error, Replay, TooLarge
 from superswarm.values import LIMITS
+from superswarm.wire import parse_party
 
 
 class Mailbox:
@@ -16,7 +17,7 @@ class Mailbox:
     def __init__(self, me: str) -> None:
         self.me = me
         self._outbox: deque[Letter] = deque()
-        self._inbox: deque[Letter] = deque()
+        self._inbox: dict[str, deque[Letter]] = {}  # by sender, so that nobody's letters crowd out another's
         self._seen: dict[tuple[str, str, str], int] = {}  # (run, sender, kind) → next sequence
 
     def post(self, letter: Letter) -> None:
@@ -47,13 +48,16 @@ class Mailbox:
         header = letter.header
         if header.receiver != self.me:
             raise CannotOpen(f"a letter for {header.receiver}, not for {self.me}")
-        if len(self._inbox) >= LIMITS.mail_count:
-            raise TooLarge(f"{LIMITS.mail_count} letters already wait to be read")
-        self._inbox.append(letter)
+        parse_party(header.sender)
+        box = self._inbox.setdefault(header.sender, deque())
+        if len(box) >= LIMITS.mail_count:
+            raise TooLarge(f"{LIMITS.mail_count} letters of {header.sender} already wait to be read")
+        box.append(letter)
 
-    def read(self) -> Letter | None:
-        """The oldest letter that waits; it still has to be opened."""
-        return self._inbox.popleft() if self._inbox else None
+    def read(self, sender: str) -> Letter | None:
+        """The oldest letter that waits from this sender, as its header says; it still has to be opened."""
+        box = self._inbox.get(sender)
+        return box.popleft() if box else None
 
     def accept(self, letter: Letter) -> None:
         """Record an opened letter; Replay where this or a later one of its kind was already accepted.

@@ -152,15 +152,15 @@ class Node:
     def _mail(self, parcel: Parcel) -> Parcel:
         for error in self.mailbox.deliver(split(parcel.head)):
             self._notify("letter refused", error=error.code, why=str(error))
-        while (letter := self.mailbox.read()) is not None:
+        while (letter := self.mailbox.read(str(Role.AGGREGATOR))) is not None:
             self._read(letter)
         return Parcel(join(self.mailbox.collect()))
 
     def _read(self, letter: Letter) -> None:
-        """Read a letter of the aggregator; letters of other members are for those who use them."""
+        """Read a letter of the aggregator. Those of other members wait in the mailbox for whoever deals with them."""
         try:
-            if self._aggregator is None or letter.header.sender != str(Role.AGGREGATOR):
-                raise NotVouched("a letter from nobody that this node vouched for")
+            if self._aggregator is None:
+                raise NotVouched("a letter from an aggregator that this node did not vouch for")
             text = open_letter(letter, me=self.mailbox.me, key=self._keys.kem, sender=self._aggregator[1])
             self.mailbox.accept(letter)
             news = load_json(text, "aggregator's letter")

@@ -139,6 +139,10 @@ class NotVouched(Untrusted):
     """No valid vouch of the member (or quorum) that a session key claims to speak for."""
 
 
+class RefusedByMembers(NotVouched):
+    """Every member that answers refuses this aggregator or run, for a reason that waiting does not mend."""
+
+
 class SecondAggregator(Untrusted):
     """Another aggregator was already vouched for in this run attempt."""
 

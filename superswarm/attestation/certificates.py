@@ -47,7 +47,8 @@ class Certificate:
     def name(self) -> str:
         """What messages call it: its common name, or all of its subject."""
         names = [part.removeprefix("CN=") for part in self.subject.split(",") if part.startswith("CN=")]
-        return names[0] if names else self.subject[:80]
+        name = (names[0] if names else self.subject)[:80]
+        return "".join(letter if letter.isprintable() else "?" for letter in name)  # it may end on a terminal
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from superswarm.attestation.snp.chain import LEAVES
 from superswarm.attestation.snp.report import Product, Report, Tcb, parse_report
 from superswarm.attestation.snp.vek import parse_vek
 from superswarm.attestation.tdx.attributes import TdAttribute, Xfam, bits, names
+from superswarm.attestation.tdx.ccel import parse_ccel, replay
 from superswarm.attestation.tdx.quote import TdReport, parse_quote, without_padding
+from superswarm.attestation.tdx.verify import EVENT_LOG
 from superswarm.attestation.vtpm.evidence import parse_evidence
 from superswarm.consortium.manifest import Platform
 from superswarm.errors import Malformed
@@ -38,11 +40,25 @@ def show_evidence(evidence: Evidence) -> Iterator[Row]:
         case Platform.AZURE_VTPM:
             yield from _vtpm(evidence)
         case _:
-            yield from rows(parse_quote(without_padding(evidence.quote)))
+            quote = parse_quote(without_padding(evidence.quote))
+            yield from rows(quote)
+            yield from _events(dict(evidence.endorsements).get(EVENT_LOG), quote.td)
     for name, data in evidence.endorsements:
         yield from _endorsement(name, data)
     for number, raw in enumerate(evidence.devices):
         yield from show_device(DeviceEvidence.parse(raw), f"gpu{number}.")
+
+
+def _events(log: bytes | None, td: TdReport) -> Iterator[Row]:
+    """Each event of a log, with what its digest proves of its description, and whether the log explains the quote."""
+    if log is None:
+        return
+    events = parse_ccel(log)
+    for number, event in enumerate(events):
+        register = f"rtmr{event.register - 1}" if event.register else "mrtd"
+        proven = "" if event.proven is None else f" {ascii(event.proven.decode('latin-1'))[:120]}"
+        yield f"event.{number}", f"{register} {event.name} {event.digest.hex()[:16]}{proven}"
+    yield "events.replay_to_the_registers", _text(replay(events) == td.rtmr)
 
 
 def show_device(evidence: DeviceEvidence, prefix: str = "") -> Iterator[Row]:

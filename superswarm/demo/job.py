@@ -25,11 +25,11 @@ OWN_DATA: dict[str, Any] = {
     "rounds": 2,
     "training": {
         "local_steps": 20,
-        "batch_size": 4,
+        "batch_size": 2,
         "learning_rate": 0.001,
         "schedule": "cosine",
         "warmup_steps": 2,
-        "max_length": 192,
+        "max_length": 128,
     },
     "evaluation": {"max_examples": 32},
 }

@@ -11,7 +11,7 @@ from coordinator.flower import GridMailroom
 from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.messages import Hello, Shown
 from superswarm.consortium.approval import approve
-from superswarm.errors import CohortTooSmall, NoGrant, OtherManifest
+from superswarm.errors import CohortTooSmall, NoGrant, OtherManifest, RefusedByMembers
 from superswarm.io.keystore import MemberKeys
 from superswarm.values import MemberId
 from superswarm.wire import Parcel
@@ -38,7 +38,7 @@ def refused(consortium: SimulatedConsortium, *errors: str, **arguments: object) 
 
 def stopped(consortium: SimulatedConsortium, *errors: str, **arguments: object) -> None:
     """No member trains at all."""
-    with pytest.raises(CohortTooSmall):
+    with pytest.raises((CohortTooSmall, RefusedByMembers)):
         consortium.run(**arguments)  # type: ignore[arg-type]
     assert all(learner.rounds == [] for learner in consortium.learners.values())
     told = [e for diary in consortium.diaries.values() for e in diary.errors]
@@ -145,7 +145,9 @@ class TestAggregator:
         consortium.run()
         for learner in consortium.learners.values():
             learner.rounds.clear()
-        stopped(consortium, "SecondAggregator", attempt=1)
+        with pytest.raises(RefusedByMembers, match="SecondAggregator"):
+            consortium.run(attempt=1, join_seconds=300)
+        assert all(learner.rounds == [] for learner in consortium.learners.values())
 
     def test_an_earlier_attempt_after_a_later_one(self, consortium: SimulatedConsortium) -> None:
         consortium.run(attempt=2)
@@ -166,7 +168,7 @@ class TestAggregator:
             aggregator = consortium.aggregator(GridMailroom(grid))
             weak = consortia.signed_grant(consortium.manifest, by=["alice"], rounds=3)
             aggregator.admission.grant_bytes = weak.to_bytes()
-            with pytest.raises(CohortTooSmall):
+            with pytest.raises(RefusedByMembers, match="NoGrant"):
                 aggregator.run()
         assert set(consortium.diary("node/bob").errors) == {"NoGrant"}
         assert "NoGrant" in consortium.diary("trainer/bob").errors

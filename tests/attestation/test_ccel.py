@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from minting import NOW, machine
 from vectors import NEEDS_VECTORS, cases, files
 
+from superswarm.attestation.evidence import Evidence
 from superswarm.attestation.reasons import Reason
+from superswarm.attestation.show import show_evidence
 from superswarm.attestation.tdx import ccel
 from superswarm.attestation.tdx.quote import parse_quote
 from superswarm.attestation.tdx.verify import EVENT_LOG, EVENT_LOG_TABLE, verify_tdx
+from superswarm.consortium.manifest import Platform
 from superswarm.errors import Error, EvidenceRejected, Malformed, TooLarge
 from superswarm.values import LIMITS
 
@@ -210,3 +213,15 @@ def test_a_table_of_another_kind_of_guest_is_refused() -> None:
 def test_events_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ccel.parse_ccel(LOG)[0].digest = b""  # type: ignore[misc]
+
+
+def test_showing_evidence_names_its_events() -> None:
+    quote, stapled = evidence(LOG)
+    shown = dict(show_evidence(Evidence(Platform.TDX, quote, tuple(sorted(stapled.items())))))
+    assert shown["event.0"].startswith("rtmr0 EV_SEPARATOR ")
+    assert shown["event.0"].endswith(" 'a'")
+    assert shown["events.replay_to_the_registers"] == "yes"
+    quote, stapled = evidence(LOG + event(1, b"\x1b[31m", digest=bytes(48)))
+    shown = dict(show_evidence(Evidence(Platform.TDX, quote, tuple(sorted(stapled.items())))))
+    assert shown["events.replay_to_the_registers"] == "no"
+    assert shown["event.5"] == "rtmr0 EV_SEPARATOR 0000000000000000"

@@ -5,18 +5,22 @@ Sampled here (2,000 flips for each quote, 500 for its collateral); with SUPERSWA
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from minting import flip, machine
+from minting import DAYS, NOW, flip, machine
 from vectors import NEEDS_VECTORS, accepted, cases, files
 
 from superswarm.attestation import conformance
+from superswarm.attestation import simulated_pki as pki
 from superswarm.attestation.tdx.cases import endorsements
 from superswarm.attestation.tdx.quote import parse_quote
 from superswarm.attestation.tdx.verify import verify_tdx
@@ -25,7 +29,8 @@ from superswarm.errors import Error, Malformed
 EXHAUSTIVE = bool(os.environ.get("SUPERSWARM_FUZZ"))
 FLIPS = 2000
 CASES = [case for case in cases("tdx") if accepted(case) is not None]
-QUOTE = machine("alice").evidence().quote
+M = machine("alice")
+QUOTE = M.evidence().quote
 
 
 def sample(size: int, wanted: int) -> list[int]:
@@ -56,9 +61,9 @@ def test_flips_in_a_quote_are_refused(case: Path) -> None:
     raw = files(case)["quote.bin"]
     stapled = endorsements(files(case))
     for bit in sample(len(raw), FLIPS):
-        changed = flip(raw, bit)
-        if verifies(case, changed, stapled):
-            assert visible(changed) == visible(raw), bit
+        altered = flip(raw, bit)
+        if verifies(case, altered, stapled):
+            assert visible(altered) == visible(raw), bit
 
 
 @NEEDS_VECTORS
@@ -70,9 +75,9 @@ def test_flips_in_collateral_are_refused(case: Path) -> None:
     total = sum(map(len, stapled.values()))
     for name, data in stapled.items():
         for bit in sample(len(data), max(25, FLIPS * len(data) // total // 4)):
-            changed = flip(data, bit)
-            if verifies(case, raw, stapled | {name: changed}):
-                assert visible(changed) == visible(data), (name, bit)
+            altered = flip(data, bit)
+            if verifies(case, raw, stapled | {name: altered}):
+                assert visible(altered) == visible(data), (name, bit)
 
 
 @NEEDS_VECTORS
@@ -114,3 +119,63 @@ def test_whatever_the_bytes_parsing_raises_only_our_errors(patch: bytes, at: int
             parse_quote(raw)
         except Malformed:
             continue
+
+
+# --- what a development authority may sign: any member is one -------------------------------------------------------
+
+VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0,
+    1,
+    256,
+    65_536,
+    2**32,
+    2**64,
+    1.5,
+    "",
+    "x",
+    "00" * 6,
+    "F" * 96,
+    "\x1b[31m",
+)
+VALUES += ([], [1], {}, {"a": 1}, "Revoked", "OutOfDate", "2016-12-31T23:59:60Z", "0000-01-01T00:00:00Z")
+ODD_DATES = ("2026-11-22t10:00:00z", "2016-12-31T23:59:60Z", "2026-11-22T11:00:00.123456789Z", "2026-11-22 11:00:00Z")
+
+
+def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    items = document.items() if isinstance(document, dict) else enumerate(document[:3])
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    copied = json.loads(json.dumps(document))
+    inner = copied
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return copied
+
+
+def judged(name: str, text: str) -> None:
+    """Verify evidence whose TCB document its authority signed as it is."""
+    with contextlib.suppress(Error):
+        M.verify(M.evidence(endorsements=M.endorse(**{name: text}), mr_service_td=bytes(48)))
+
+
+@pytest.mark.parametrize("name", ["tcb_info", "qe_identity"])
+def test_signed_documents_raise_only_our_errors(name: str) -> None:
+    make = {"tcb_info": pki.tcb_info, "qe_identity": pki.qe_identity}[name]
+    document = json.loads(make(at=NOW, days=DAYS))
+    for date in ODD_DATES:
+        judged(name, json.dumps(changed(document, ("issueDate",), date)))
+    chance = random.Random(name)
+    every = [(path, value) for path in places(document) for value in VALUES]
+    for path, value in every if EXHAUSTIVE else chance.sample(every, 300):
+        judged(name, json.dumps(changed(document, path, value)))
+    for depth in (100, 200, 5000):
+        judged(name, '{"x":' + "[" * depth + "]" * depth + "}")

@@ -112,8 +112,9 @@ def test_endorsements_of_unknown_kinds_are_malformed(name: str) -> None:
 
 def test_unknown_words_of_the_verifier_are_a_refusal() -> None:
     quote = parse_quote(M.evidence().quote)
-    fault = explain("Verification failed: the moon is full", quote, M.chains(), NOW)
-    assert fault.reason == Reason.CHAIN_INVALID
+    fault = explain("Verification failed: the moon is full\x1b[31m", quote, M.chains(), NOW)
+    assert fault.reason == Reason.COLLATERAL_INVALID
+    assert fault.message.isprintable()
     assert len({needle for needle, _ in REASONS}) == len(REASONS)
 
 

@@ -279,7 +279,7 @@ class TestTrust:
     def test_a_second_aggregator_in_the_same_attempt(self, first_run: Deployment) -> None:
         attack = Attack(first_run)
         attack.run("first")
-        assert attack.outcome == ("failed", "CohortTooSmall")
+        assert attack.outcome == ("failed", "RefusedByMembers")
         assert any("SecondAggregator" in str(entry["why"]) for entry in attack.diary.of("left out"))
 
     def test_a_run_that_too_few_granted(self, first_run: Deployment) -> None:

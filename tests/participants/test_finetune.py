@@ -307,6 +307,17 @@ def test_broken_weights_are_malformed(tmp_path: Path) -> None:
         load_base(folder, model_digest(folder), device="cpu")
 
 
+def test_weights_that_are_not_all_there_are_malformed(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_model(tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.self_attn.q_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Malformed, match="lack 1 of the tensors"):
+        load_base(folder, model_digest(folder), device="cpu")
+
+
 def test_a_tokenizer_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     """transformers before 5.23 opened the paths that tokenizer_config.json names."""
     folder = tiny_model(tmp_path / "model")

@@ -1,8 +1,8 @@
 """Verify a DCAP quote (Intel TDX, and what imitates it) with dcap-qvl, of which this is the only import.
 
 Offline, at a given time. Around dcap-qvl 0.7 stand checks of what it was seen to leave open (each has its test):
-TCB documents signed by any certificate below the root, a PCK included; CRLs that begin in the future; certificates
-that travel along and that it does not look at.
+TCB documents signed by any certificate below the root, a PCK included; TCB info of another PCE; CRLs that begin in
+the future; certificates that travel along and that it does not look at.
 """
 
 from __future__ import annotations
@@ -66,8 +66,7 @@ class DcapClaims:
 def check_dcap(
     raw: bytes, quote: TdxQuote, endorsements: Mapping[str, bytes], roots: Collection[Digest], at: int
 ) -> DcapClaims:
-    """Verify a quote under one of these roots at this time (unix seconds). Raises EvidenceRejected or
-    Malformed.
+    """Verify a quote under one of these roots at this time (unix seconds). Raises EvidenceRejected or Malformed.
 
     `quote` is `parse_quote(raw)`; `roots` are SHA-256 digests of SubjectPublicKeyInfo.
     """
@@ -79,16 +78,15 @@ def check_dcap(
     chains.require_windows(at)
     # (3) dcap-qvl: chains, revocation, signatures, TCB status, quoting enclave, attributes of the trust domain.
     claims = _dcap_qvl(raw, quote, endorsements, chains, at)
-    # (4) The TCB info is this PCE's. (dcap-qvl compares the FMSPC only.)
-    if (
-        bytes(claims["platform"]["pck"]["pce_id"]).hex()
-        != str(json.loads(endorsements[TCB_INFO]).get("pceId")).lower()
-    ):
-        raise rejected(Fault(Reason.COLLATERAL_INVALID, "the TCB info is for another PCE"))
-    # (5) It read the same report as we did.
+    # (4) It read the same report as we did.
     if claims["report"] != _hex_report(quote):
         raise rejected(Fault(Reason.MALFORMED, "two parsers read this quote differently"))
-    return _claims(claims, endorsements, chains)
+    # (5) The TCB info is this PCE's. (dcap-qvl compares the FMSPC only.)
+    pck = _pck(claims["platform"]["pck"])
+    pce_id, issued = _documents(endorsements)
+    if pck.pce_id != pce_id:
+        raise rejected(Fault(Reason.COLLATERAL_INVALID, "the TCB info is for another PCE"))
+    return _claims(claims, pck, chains, issued)
 
 
 def _require_complete(endorsements: Mapping[str, bytes]) -> None:
@@ -110,9 +108,9 @@ def _dcap_qvl(
     except UnicodeDecodeError:
         raise rejected(Fault(Reason.COLLATERAL_INVALID, "collateral that should be text is not UTF-8")) from None
     collateral = dcap_qvl.QuoteCollateralV3(**texts, **{name: endorsements[name] for name in BINARIES})
-    verifier = dcap_qvl.QuoteVerifier(chains.root_der)
     policy = dcap_qvl.QuotePolicy.claims_only(at)  # establish everything; whether it is enough is judged elsewhere
     try:
+        verifier = dcap_qvl.QuoteVerifier(chains.root_der)
         claims: dict[str, Any] = json.loads(verifier.verify_with_policy(raw, collateral, at, policy).to_json())
     except ValueError as error:
         raise rejected(explain(str(error), quote, chains, at)) from None
@@ -142,9 +140,20 @@ def _hex_report(quote: TdxQuote) -> dict[str, Any]:
     return {"TD15": {"base": first, "tee_tcb_svn2": td.tee_tcb_svn2.hex(), "mr_service_td": td.mr_service_td.hex()}}
 
 
-def _claims(claims: dict[str, Any], endorsements: Mapping[str, bytes], chains: Chains) -> DcapClaims:
-    documents = [json.loads(endorsements[name]) for name in (TCB_INFO, QE_IDENTITY)]  # signed, and read by dcap-qvl
-    issued = [int(datetime.fromisoformat(document["issueDate"]).timestamp()) for document in documents]
+def _documents(endorsements: Mapping[str, bytes]) -> tuple[bytes, int]:
+    """The PCE that the TCB info is for, and when the older one of TCB info and QE identity was issued (unix seconds).
+
+    Both are signed, and dcap-qvl has read them; but a development authority may sign what only one parser reads.
+    """
+    try:
+        tcb_info, identity = (json.loads(endorsements[name]) for name in (TCB_INFO, QE_IDENTITY))
+        issued = [datetime.fromisoformat(document["issueDate"]).timestamp() for document in (tcb_info, identity)]
+        return bytes.fromhex(tcb_info["pceId"]), int(min(issued))
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        raise rejected(Fault(Reason.COLLATERAL_INVALID, "TCB info or QE identity cannot be read")) from None
+
+
+def _claims(claims: dict[str, Any], pck: Pck, chains: Chains, issued: int) -> DcapClaims:
     return DcapClaims(
         root=chains.root.spki,
         status=claims["tcb"]["status"],
@@ -152,8 +161,8 @@ def _claims(claims: dict[str, Any], endorsements: Mapping[str, bytes], chains: C
         platform_status=claims["platform"]["tcb_level"]["tcbStatus"],
         qe_status=claims["qe"]["tcb_level"]["tcbStatus"],
         evaluation_number=claims["tcb"]["eval_data_number"],
-        issued=min(*issued, chains.pck_crl.this_update),
-        pck=_pck(claims["platform"]["pck"]),
+        issued=min(issued, chains.pck_crl.this_update),
+        pck=pck,
     )
 
 

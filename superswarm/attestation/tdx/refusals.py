@@ -49,7 +49,7 @@ UNSAID = (
 
 def explain(text: str, quote: TdxQuote, chains: Chains, at: int) -> Fault:
     """Why dcap-qvl refused: the fault that its message names, or that the chains show."""
-    text = text.removeprefix("Verification failed: ")
+    text = printable(text.removeprefix("Verification failed: "))
     if any(unsaid in text for unsaid in UNSAID):
         return next(chains.faults(at), Fault(Reason.CHAIN_INVALID, "a certificate chain does not hold"))
     if "TDX module identity check" in text:
@@ -57,7 +57,12 @@ def explain(text: str, quote: TdxQuote, chains: Chains, at: int) -> Fault:
     for message, reason in REASONS:
         if message in text:
             return Fault(reason, text[:200])
-    return Fault(Reason.CHAIN_INVALID, f"the verifier refuses for a reason that is not known here: {text[:200]}")
+    return Fault(Reason.COLLATERAL_INVALID, f"the verifier refuses for a reason that is not known here: {text[:200]}")
+
+
+def printable(text: str) -> str:
+    """For a terminal: some messages repeat what the evidence says."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _module(quote: TdxQuote) -> Fault:

@@ -1,0 +1,294 @@
+"""Claims: a job takes no longer than under plain Flower, a transfer at most 1.15 times as long, a handshake under 2 s.
+
+    python -m benchmarks.overhead [job] [transfer] [handshake] [--repeats 3] [--rounds 2] [--steps 8] ...
+
+Both sides run as separate processes on this machine and take turns; each turn starts its programs, does the job, and
+stops them. What plain Flower is and how it is tuned: benchmarks/federation/plain.py, benchmarks/plain_flower/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from benchmarks.federation.founding import Founded, found
+from benchmarks.federation.handshake import handshakes
+from benchmarks.federation.ours import Ours
+from benchmarks.federation.plain import POLL_SECONDS, PlainFlower
+from benchmarks.federation.plan import Idle, Plan
+from benchmarks.federation.times import Times
+from benchmarks.record import record
+from superswarm.demo.job import demo_tables
+from superswarm.demo.stage import Stage, stage
+from superswarm.values import Digest
+
+CLAIMS = ("job", "transfer", "handshake")
+TRANSFER_ROUNDS = 4  # the first is another on each side, the last has no successor to end it; two remain
+HANDSHAKES = 5
+
+
+class Deployment(Protocol):
+    def start(self) -> float: ...
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Turns:
+    """What one side took in each of its turns."""
+
+    starts: list[float] = field(default_factory=list)
+    times: list[Times] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
+
+    @property
+    def jobs(self) -> list[float]:
+        return [times.job for times in self.times]
+
+    @property
+    def totals(self) -> list[float]:
+        return [start + job for start, job in zip(self.starts, self.jobs, strict=True)]
+
+    def rounds(self, wanted: Callable[[int], bool]) -> list[float]:
+        return [took for times in self.times for number, took in times.rounds.items() if wanted(number)]
+
+
+def take_turns(repeats: int, ours: Ours, plain: PlainFlower, plan: Path) -> dict[str, Turns]:
+    """Let both sides do the job `repeats` times; who begins alternates."""
+    turns = {"superswarm": Turns(), "plain": Turns()}
+
+    def turn(name: str, side: Deployment, run: Callable[[], Times]) -> None:
+        load = os.getloadavg()[0]
+        try:
+            start = side.start()
+            times = run()
+        finally:
+            side.stop()
+        turns[name].starts.append(start)
+        turns[name].times.append(times)
+        turns[name].loads.append(round(load, 1))
+        rounds = {number: round(took, 2) for number, took in times.rounds.items()}
+        print(f"{name}: {times.job:.1f} s, rounds {rounds}; programs started in {start:.1f} s; load {load:.1f}")
+
+    for number in range(repeats):
+        order: list[tuple[str, Deployment, Callable[[], Times]]] = [
+            ("superswarm", ours, ours.run),
+            ("plain", plain, lambda: plain.run(plan, f"run-{number}")),  # noqa: B023 - called in this turn
+        ]
+        for name, side, run in order if number % 2 == 0 else reversed(order):
+            turn(name, side, run)
+    return turns
+
+
+def compared(name: str, ours: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
+    """Medians, spread and ratio of one quantity, seconds."""
+    return {
+        f"{name}_ratio": round(statistics.median(ours) / statistics.median(plain), 3),
+        f"{name}_superswarm_seconds": [round(value, 2) for value in sorted(ours)],
+        f"{name}_plain_seconds": [round(value, 2) for value in sorted(plain)],
+    }
+
+
+@contextmanager
+def benchmark_stage(options: argparse.Namespace) -> Iterator[Stage]:
+    with tempfile.TemporaryDirectory(prefix="superswarm-bench-", dir=options.scratch) as folder:
+        with stage(Path(folder) / "stage", lambda _: None) as on:
+            yield on
+
+
+def job(options: argparse.Namespace) -> None:
+    """The demo's job, on the demo's data."""
+    from participants.models import demo_model
+    from superswarm.demo.members import from_folder, made_up
+
+    with benchmark_stage(options) as on:
+        hospitals = from_folder(options.data) if options.data else made_up(on.home("data"))[0]
+        splits = {h.id: (str(h.train.resolve()), str(h.test.resolve())) for h in hospitals}
+        steps = {"local_steps": options.steps}
+        tables = demo_tables(
+            rounds=options.rounds, training=steps, max_examples=options.max_examples, made_up=options.data is None
+        )
+        measure_job(options, on, (options.model or demo_model()).resolve(), splits, tables)
+
+
+def measure_job(
+    options: argparse.Namespace,
+    on: Stage,
+    model: Path,
+    splits: Mapping[str, tuple[str, str]],
+    tables: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Run the job on both sides, and hold the adapters against each other: it must be the same job."""
+    from participants.models import model_digest
+
+    founded = found(on, list(splits), model_digest(model), tables)
+    folder = on.home("plain")
+    plan = prepare(founded, model, splits, folder)
+    ours = Ours(on, founded, folder / "plan.json", model, splits)
+    plain = PlainFlower(folder, founded.members)
+    turns = take_turns(options.repeats, ours, plain, folder / "plan.json")
+    mine, theirs = turns["superswarm"], turns["plain"]
+    return record(
+        "overhead-job",
+        model=model.name,
+        members=len(splits),
+        rounds=plan.rounds,
+        steps_a_round=tables["job"]["training"]["local_steps"],
+        max_examples=options.max_examples,
+        **compared("job", mine.jobs, theirs.jobs),
+        limit=1.0,
+        **compared("total", mine.totals, theirs.totals),
+        **compared("start", mine.starts, theirs.starts),
+        handshake_over_relay_seconds=[round(t.handshake, 2) for t in mine.times],
+        **agreement(on, founded, folder / "run-0" / "adapter.safetensors", plan),
+        aggregator_mebibytes=max(t.aggregator_bytes for t in mine.times) >> 20,
+        load_superswarm=mine.loads,
+        load_plain=theirs.loads,
+        poll_seconds=float(POLL_SECONDS),
+        nice=os.nice(0),
+    )
+
+
+def prepare(founded: Founded, model: Path, splits: Mapping[str, tuple[str, str]], folder: Path) -> Plan:
+    """What plain Flower gets ready-made: the model dequantised into a folder of safetensors, and the first adapter."""
+    from participants.finetune import Finetuner
+    from participants.loading import load_base
+
+    manifest = founded.manifest.manifest
+    asset = manifest.asset(manifest.job.base_model)
+    if asset is None:
+        raise RuntimeError("an approved manifest names its base model")
+    base = load_base(model, Digest.parse(asset.digest), device="cpu", precision=manifest.job.training.precision)
+    base.model.save_pretrained(folder / "model")
+    base.tokenizer.save_pretrained(folder / "model")
+    train, test = next(iter(splits.values()))
+    initial = Finetuner(manifest.job, base, Path(train), Path(test)).initial()
+    save_file(initial, folder / "initial.safetensors")
+    plan = Plan(
+        rounds=manifest.job.rounds,
+        members=splits,
+        initial=str(folder / "initial.safetensors"),
+        job=manifest.job.model_dump(mode="json"),
+        model=str(folder / "model"),
+    )
+    plan.write(folder / "plan.json")
+    return plan
+
+
+def agreement(on: Stage, founded: Founded, theirs: Path, plan: Plan) -> dict[str, float]:
+    """How far the two final adapters are apart, against how far training moved them."""
+    member = founded.members[0]
+    home = on.home(member)
+    sealed = sorted((home / "results").glob("*.result"))[-1]
+    on.run(member, "result", "open", sealed, "--keys", "keys", "--out", home / "adapter")
+    ours, other = load_file(home / "adapter" / "adapter_model.safetensors"), load_file(theirs)
+    start = load_file(plan.initial)
+    apart = max(float(np.abs(ours[name] - other[name]).max()) for name in start)
+    moved = max(float(np.abs(other[name] - start[name]).max()) for name in start)
+    return {"adapters_apart": apart, "adapters_moved": moved}
+
+
+def transfer(options: argparse.Namespace) -> None:
+    """Adapters of a given size, and no training."""
+    tables = demo_tables(rounds=TRANSFER_ROUNDS, training={}, max_examples=None, made_up=True)
+    for members in options.members:
+        with benchmark_stage(options) as on:
+            measure_transfer(options, on, tables, members)
+
+
+def measure_transfer(
+    options: argparse.Namespace, on: Stage, tables: Mapping[str, Any], members: int
+) -> dict[str, Any]:
+    names = [f"member-{number}" for number in range(members)]
+    founded = found(on, names, Digest.of(b"no model"), tables)
+    folder = on.home("plain")
+    initial = Idle(options.mebibytes, options.tensors, 0).initial()
+    save_file(initial, folder / "initial.safetensors")
+    plan = Plan(
+        rounds=int(tables["job"]["rounds"]),
+        members=dict.fromkeys(names, ("", "")),
+        initial=str(folder / "initial.safetensors"),
+        job={},
+        mebibytes=options.mebibytes,
+        tensors=options.tensors,
+    )
+    plan.write(folder / "plan.json")
+    ours, plain = Ours(on, founded, folder / "plan.json"), PlainFlower(folder, founded.members)
+    turns = take_turns(options.repeats, ours, plain, folder / "plan.json")
+    mine, theirs = turns["superswarm"], turns["plain"]
+    return record(
+        "overhead-transfer",
+        mebibytes=options.mebibytes,
+        tensors=options.tensors,
+        members=members,
+        **compared("later_round", mine.rounds(lambda n: n > 1), theirs.rounds(lambda n: n > 1)),
+        limit=1.15,
+        **compared("first_round", mine.rounds(lambda n: n == 1), theirs.rounds(lambda n: n == 1)),
+        **compared("whole_run", mine.jobs, theirs.jobs),
+        rounds=plan.rounds,
+        aggregator_mebibytes=max(t.aggregator_bytes for t in mine.times) >> 20,
+        load_superswarm=mine.loads,
+        load_plain=theirs.loads,
+        poll_seconds=float(POLL_SECONDS),
+        nice=os.nice(0),
+    )
+
+
+def handshake(options: argparse.Namespace) -> None:
+    """The handshake's own work, all parties in one process."""
+    tables = demo_tables(rounds=2, training={}, max_examples=None, made_up=True)
+    for members in options.members:
+        with benchmark_stage(options) as on:
+            names = [f"member-{number}" for number in range(members)]
+            founded = found(on, names, Digest.of(b"no model"), tables)
+            learners = {name: Idle(1, 4, number) for number, name in enumerate(names)}
+            spent = handshakes(on, founded, learners, HANDSHAKES)
+            record(
+                "overhead-handshake",
+                members=members,
+                own_cpu_seconds=round(statistics.median(spent), 3),
+                first_cpu_seconds=round(spent[0], 3),
+                all_cpu_seconds=[round(value, 3) for value in spent],
+                limit=2.0,
+            )
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help=f"of {', '.join(CLAIMS)}; default: all")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2, help="of the job; the demo takes 5")
+    parser.add_argument("--steps", type=int, default=8, help="of the job, a round; 8 is the demo's")
+    parser.add_argument("--max-examples", type=int, default=None, help="held-out examples that the job scores")
+    parser.add_argument("--model", type=Path, default=None, help="default: SmolLM2-135M of the demo")
+    parser.add_argument("--data", type=Path, default=None, help="folders as for `superswarm demo --data`")
+    parser.add_argument("--mebibytes", type=int, default=64)
+    parser.add_argument("--tensors", type=int, default=16, help="of the transferred adapter; few suit Flower best")
+    parser.add_argument("--members", type=int, nargs="+", default=[3], help="of transfer and handshake")
+    parser.add_argument("--scratch", type=Path, default=None, help="where the benchmark's files live while it runs")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.claims) - set(CLAIMS):
+        parser.error(f"no such claim: {', '.join(sorted(unknown))}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    measures = {"handshake": handshake, "transfer": transfer, "job": job}
+    for claim, measure in measures.items():
+        if not options.claims or claim in options.claims:
+            measure(options)
+
+
+if __name__ == "__main__":
+    main()

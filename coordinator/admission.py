@@ -37,6 +37,7 @@ from superswarm.attestation.messages import (
     Shown,
     Vouched,
 )
+from superswarm.attestation.nvidia.binding import attest_machine
 from superswarm.consortium.grant import ApprovedGrant
 from superswarm.crypto.channel import SECRET_BYTES, Channel
 from superswarm.crypto.hpke import KemKey
@@ -201,7 +202,7 @@ class Admission:
     def _show(self, combined: bytes) -> tuple[Evidence, Binding]:
         blank = Evidence(self.attester.platform, b"")
         mine = self.attempt.binding(Role.AGGREGATOR, None, self.keys, combined, blank)
-        return self.attester.attest(mine.report_data()), mine
+        return attest_machine(self.attester, mine)
 
     def _ask_vouches(
         self,

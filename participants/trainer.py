@@ -33,6 +33,7 @@ from superswarm.attestation.handshake import (
     transcript,
 )
 from superswarm.attestation.messages import Attest, Confirm, Confirmed, Hello, Here, Refused, Shown
+from superswarm.attestation.nvidia.binding import attest_machine
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import ApprovedGrant
 from superswarm.crypto.channel import SECRET_BYTES, Channel, open_broadcast
@@ -178,7 +179,7 @@ class Trainer:
         combined = combine_nonces([pending.aggregator_nonce, ask.node_nonce])
         blank = Evidence(self._attester.platform, b"")
         binding = pending.attempt.binding(Role.TRAINER, self.member, pending.keys, combined, blank)
-        evidence = self._attester.attest(binding.report_data())
+        evidence, binding = attest_machine(self._attester, binding)
         pending.node_nonce, pending.binding = ask.node_nonce, binding
         return Shown(evidence=evidence.to_bytes(), pairing=pairing_proof(self._pairing_key, binding))
 

@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from superswarm.attestation.nvidia.evidence import DeviceEvidence
 from superswarm.consortium.manifest import Platform
 from superswarm.crypto.hpke import KemPublicKey
 from superswarm.crypto.signing import VerifyingKey
@@ -146,4 +147,8 @@ class Attester(Protocol):
 
     def attest(self, report_data: bytes) -> Evidence:
         """Show evidence whose report_data is these 64 bytes. Raises NotATee or Environment."""
+        ...
+
+    def ask_devices(self, nonce: bytes) -> tuple[DeviceEvidence, ...]:
+        """Have the attached devices sign this nonce (32 bytes); none are attached: none. Raises as `attest` does."""
         ...

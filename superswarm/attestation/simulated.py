@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from superswarm.attestation import simulated_pki as pki
 from superswarm.attestation.evidence import Evidence
+from superswarm.attestation.nvidia.evidence import DeviceEvidence
 from superswarm.attestation.simulated_quote import QuotingEnclave, SimulatedBody
 from superswarm.attestation.tdx import collateral as names
 from superswarm.consortium.manifest import Platform
@@ -187,6 +188,11 @@ class SimulatedTee:
     @property
     def platform(self) -> Platform:
         return Platform.SIMULATED
+
+    def ask_devices(self, nonce: bytes) -> tuple[DeviceEvidence, ...]:
+        """A simulated TEE has no devices."""
+        del nonce
+        return ()
 
     def attest(self, report_data: bytes) -> Evidence:
         """Mint a quote over these 64 bytes, and staple the collateral."""

@@ -20,7 +20,8 @@ from superswarm.attestation.show import show_device, show_evidence
 from superswarm.consortium.manifest import Workload
 from superswarm.errors import Malformed, Misconfigured
 from superswarm.io.evidence import open_evidence
-from superswarm.io.files import read_bytes
+from superswarm.io.files import read_bytes, write_bytes
+from superswarm.io.tee import HardwareTee
 from superswarm.values import LIMITS
 
 app = typer.Typer(help="Show, verify and test attestation evidence.", no_args_is_help=True, add_completion=False)
@@ -68,7 +69,7 @@ def verify(
     when = parse_time(at)
     evidence, workload = open_evidence(file), load_workload(policy)
     if isinstance(evidence, Evidence):
-        parts = check(evidence, workload, when, _report_data(report_data))
+        parts = check(evidence, workload, when, None if report_data is None else _bytes64(report_data))
     elif workload.policy is None or workload.policy.nvidia is None:
         raise Misconfigured("the policy has no table policy.nvidia, and this is a device's evidence")
     else:
@@ -96,6 +97,26 @@ def conformance(
     count = len({line.case for line in lines})
     typer.echo(f"{held} of {len(lines)} judgements in {count} cases come out")
     raise typer.Exit(0 if held == len(lines) else 4)
+
+
+@app.command()
+def quote(
+    *,
+    report_data: Annotated[str, typer.Option(help="The 64 bytes (hexadecimal) that the evidence speaks for.")],
+    to: Annotated[Path, typer.Option(help="The file to write.", metavar="FILE")],
+    collateral: Annotated[
+        Path | None, typer.Option(help="A folder that `superswarm collateral fetch` filled.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Have this machine's TEE make evidence (Linux, configfs-tsm; TDX or SEV-SNP; root).
+
+    GPUs are not asked: their nonce derives from a run's challenge.
+    """
+    evidence = HardwareTee(collateral).attest(_bytes64(report_data))
+    write_bytes(to, evidence.to_bytes())
+    typer.echo(
+        f"{evidence.platform} evidence, {len(evidence.quote)} bytes, {len(evidence.endorsements)} endorsements"
+    )
 
 
 def describe(parts: Sequence[Appraisal], at: int, *, compared: bool) -> list[str]:
@@ -139,9 +160,7 @@ def parse_time(text: str) -> int:
     return int(moment.astimezone(UTC).timestamp())
 
 
-def _report_data(text: str | None) -> bytes | None:
-    if text is None:
-        return None
+def _bytes64(text: str) -> bytes:
     try:
         data = bytes.fromhex(text)
     except ValueError:

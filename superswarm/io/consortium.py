@@ -11,9 +11,8 @@ from superswarm.consortium.approval import ApprovedManifest, approve, parse_chai
 from superswarm.consortium.documents import dump_json, load_json, require_fields
 from superswarm.errors import Fork, Malformed, Misconfigured, Rollback
 from superswarm.io.console import warn_simulated
-from superswarm.io.evidence import stapled
 from superswarm.io.files import SECRET, locked, read_bytes, write_bytes
-from superswarm.io.tsm import LinuxKernel, TsmAttester
+from superswarm.io.tee import HardwareTee
 from superswarm.values import LIMITS, Digest
 
 EPOCHS_FORMAT = "superswarm-epochs-seen/1"
@@ -69,4 +68,4 @@ def open_tee(manifest: ApprovedManifest, credentials: Path | None, collateral: P
         return SimulatedTee(platform, measure_packages())
     if credentials is not None:
         raise Misconfigured("platform_credentials are for simulated manifests; this one asks for real hardware")
-    return TsmAttester(LinuxKernel(), lambda platform: {} if collateral is None else stapled(collateral, platform))
+    return HardwareTee(collateral)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import time
+from collections.abc import Callable
 
 import pytest
 from mint_nvidia import (
@@ -281,6 +282,9 @@ class Cpu:
 
     platform = Platform.SEV_SNP
 
+    def __init__(self, ask_devices: Callable[[bytes], tuple[DeviceEvidence, ...]]) -> None:
+        self.ask_devices = ask_devices
+
     def attest(self, report_data: bytes) -> Evidence:
         return Evidence(self.platform, report_data)
 
@@ -289,14 +293,14 @@ def machine(bound: Binding, *devices: Device) -> tuple[Evidence, Binding]:
     """A machine's evidence for a binding, its devices' included."""
     switch = vendor().manifest(VBIOS, range(31), **SWITCH_MANIFEST)  # type: ignore[arg-type]
 
-    def ask(nonce: bytes) -> list[DeviceEvidence]:
+    def ask(nonce: bytes) -> tuple[DeviceEvidence, ...]:
         switches = ["LS_10" in device.chain[0].subject.rfc4514_string() for device in devices]
-        return [
+        return tuple(
             vendor().evidence(device, nonce, manifests=(switch,) if is_switch else manifests())
             for device, is_switch in zip(devices, switches, strict=True)
-        ]
+        )
 
-    return attest_machine(Cpu(), bound, ask)
+    return attest_machine(Cpu(ask), bound)
 
 
 @dataclasses.dataclass(frozen=True)

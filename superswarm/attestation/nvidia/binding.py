@@ -9,7 +9,6 @@ machine: an attester may relay a remote GPU's genuine report (docs/attestation-n
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from superswarm.attestation.evidence import Attester, Binding, Evidence
@@ -44,14 +43,12 @@ def device_nonce(binding: Binding) -> bytes:
     return Digest.of(packed).raw
 
 
-def attest_machine(
-    attester: Attester, binding: Binding, ask: Callable[[bytes], Sequence[DeviceEvidence]]
-) -> tuple[Evidence, Binding]:
+def attest_machine(attester: Attester, binding: Binding) -> tuple[Evidence, Binding]:
     """Have the devices answer this binding's challenge, then the CPU sign for their answers.
 
-    `ask` shows the devices a nonce, as `superswarm.io.nvml.collect` does. Gives the evidence, and its binding.
+    Gives the evidence, and its binding.
     """
-    devices = tuple(device.to_bytes() for device in ask(device_nonce(binding)))
+    devices = tuple(device.to_bytes() for device in attester.ask_devices(device_nonce(binding)))
     bound = replace(binding, devices=Evidence(attester.platform, b"", devices=devices).device_digest)
     return replace(attester.attest(bound.report_data()), devices=devices), bound
 

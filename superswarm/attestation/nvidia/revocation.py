@@ -33,7 +33,7 @@ from superswarm.attestation.reasons import Fault, Reason, rejected
 from superswarm.errors import EvidenceRejected, Malformed, TooLarge
 
 STAPLE_BYTES = 256 * 1024
-STAPLES = 16
+STAPLES = 64  # eight GPUs share one folder of answers
 
 CERTIFICATE_ID_HASHES = ("sha1", "sha256", "sha384", "sha512")  # names a certificate; no security rests on it
 

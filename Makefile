@@ -24,7 +24,7 @@ test: setup
 
 # Every bit of every piece of real evidence, instead of the sample that `make test` takes. Takes an hour.
 fuzz: setup
-	SUPERSWARM_FUZZ=1 $(BIN)/python -m pytest -m '' $(PYTEST_FLAGS) -k 'mutation or flip or fuzz or random or cut' tests/attestation
+	SUPERSWARM_FUZZ=1 $(BIN)/python -m pytest -m '' -o timeout=7200 $(PYTEST_FLAGS) -k 'mutation or flip or fuzz or random or cut' tests/attestation
 
 lint: setup
 	$(BIN)/ruff check .

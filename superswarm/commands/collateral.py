@@ -9,9 +9,9 @@ import typer
 
 from superswarm.attestation.evidence import Evidence
 from superswarm.commands.attest import parse_time
-from superswarm.errors import Misconfigured
 from superswarm.io.clocks import SystemClock
 from superswarm.io.collateral import fetch_collateral, windows
+from superswarm.io.collateral_nvidia import fetch_device_collateral
 from superswarm.io.console import table
 from superswarm.io.evidence import open_evidence, read_folder
 from superswarm.io.files import make_folder, write_bytes
@@ -25,15 +25,13 @@ def fetch(
     *,
     to: Annotated[Path, typer.Option(help="The folder to fill; what it has is replaced.", metavar="DIR")],
 ) -> None:
-    """Fetch certificates, revocation lists and TCB info from the vendor (AMD, Intel) into a folder.
+    """Fetch what endorses evidence from its vendor (AMD, Intel, NVIDIA) into a folder.
 
     A program in a TEE staples what lies in its `collateral` folder to its evidence. Fetch again before it expires:
     Intel's after 30 days.
     """
     evidence = open_evidence(file)
-    if not isinstance(evidence, Evidence):
-        raise Misconfigured("this is a device's evidence: its manifests come with NVIDIA's driver packages")
-    files = fetch_collateral(evidence)
+    files = fetch_collateral(evidence) if isinstance(evidence, Evidence) else fetch_device_collateral(evidence)
     make_folder(to)
     for name, data in files.items():
         write_bytes(to / name, data, replace=True)

@@ -18,6 +18,9 @@ from urllib.parse import unquote, urlencode
 
 from superswarm.attestation.certificates import load_certificate, load_chain, load_crl, utc
 from superswarm.attestation.evidence import Evidence
+from superswarm.attestation.nvidia.revocation import parse_staple, window_of
+from superswarm.attestation.nvidia.rim import find_signature, signer_chain
+from superswarm.attestation.nvidia.xml import parse_xml
 from superswarm.attestation.snp.chain import LEAVES
 from superswarm.attestation.snp.report import KeyKind, Product, Report, Tcb, parse_report
 from superswarm.attestation.snp.vek import parse_vek
@@ -50,9 +53,12 @@ class Response:
 Fetch = Callable[[str], Response]
 
 
-def fetch_https(url: str) -> Response:
-    """GET over TLS, without redirects. Raises Unavailable, or TooLarge over the limit."""
-    request = urllib.request.Request(url, headers={"User-Agent": "superswarm"})  # noqa: S310 - https alone, see below
+def fetch_https(url: str, ocsp_request: bytes | None = None) -> Response:
+    """GET over TLS, or POST of an OCSP request; no redirects. Raises Unavailable, or TooLarge over the limit."""
+    headers = {"User-Agent": "superswarm"}
+    if ocsp_request is not None:
+        headers |= {"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"}
+    request = urllib.request.Request(url, ocsp_request, headers)  # noqa: S310 - https alone, see below
     if request.type != "https":
         raise Misconfigured("collateral is fetched over https only")
     opener = urllib.request.build_opener(_NoRedirects)
@@ -205,8 +211,10 @@ def _window(name: str, data: bytes) -> tuple[int, int | None]:
     if ".crl" in name or name.endswith("_crl"):
         crl = load_crl(data)
         return crl.this_update, crl.next_update
-    if name.endswith("chain"):
-        chain = load_chain(data)
+    if name.startswith("ocsp-"):
+        return window_of(parse_staple(data))
+    if name.endswith(("chain", ".xml", ".swidtag")):
+        chain = load_chain(data) if name.endswith("chain") else signer_chain(find_signature(parse_xml(data)))
         return max(one.begins for one in chain), min(one.ends for one in chain)
     certificate = load_certificate(data)
     return certificate.begins, certificate.ends

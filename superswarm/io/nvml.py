@@ -107,8 +107,6 @@ class Confidentiality:
     @property
     def verdict(self) -> str:
         """One line of truth for people."""
-        if not self.gpus:
-            return "no GPU"
         if self.dev_tools:
             return "in CC DevTools mode: the GPU's memory can be read, so its evidence is worth nothing"
         if self.enabled:

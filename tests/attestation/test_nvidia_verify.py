@@ -375,4 +375,4 @@ def test_staples_that_are_none_do_not_parse(staple: bytes) -> None:
     with pytest.raises(Malformed):
         verified(gpu(), staples=(staple,))
     with pytest.raises(TooLarge):
-        verified(gpu(), staples=(b"",) * 17)
+        verified(gpu(), staples=(b"",) * 65)

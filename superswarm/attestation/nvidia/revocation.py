@@ -33,7 +33,7 @@ from superswarm.attestation.reasons import Fault, Reason, rejected
 from superswarm.errors import EvidenceRejected, Malformed, TooLarge
 
 STAPLE_BYTES = 256 * 1024
-STAPLES = 16
+STAPLES = 64  # eight GPUs share one folder of answers
 
 CERTIFICATE_ID_HASHES = ("sha1", "sha256", "sha384", "sha512")  # names a certificate; no security rests on it
 
@@ -96,6 +96,16 @@ def parse_staple(data: bytes) -> Staple:
         return load_crl(data)
     except Malformed:
         return _parse_ocsp(data)
+
+
+def window_of(staple: Staple) -> tuple[int, int | None]:
+    """From when to when a staple is good (unix seconds); of an OCSP response, its shortest answer's."""
+    if isinstance(staple, RevocationList):
+        return staple.this_update, staple.next_update
+    if not staple.singles:
+        raise Malformed("an OCSP response says nothing about any certificate")
+    ends = [single.next_update for single in staple.singles if single.next_update is not None]
+    return max(single.this_update for single in staple.singles), min(ends, default=None)
 
 
 def _parse_ocsp(data: bytes) -> OcspResponse:

@@ -148,7 +148,7 @@ class Report:
 
     @property
     def fwid(self) -> bytes | None:
-        """SHA-384 of the firmware that holds the attestation key; firmware before 2023 does not report it."""
+        """SHA-384 of the firmware that holds the attestation key. Switches and drivers of 535.86 do not report it."""
         raw = self.opaque.get(OpaqueType.FWID)
         if raw is not None and len(raw) != 48:
             raise Malformed(f"fwid has {len(raw)} bytes, not 48")

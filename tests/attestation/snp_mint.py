@@ -57,10 +57,11 @@ class Authority:
     signer_key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
     signer_is_ca: bool = True
     signer_serial: int = 0x20001
+    signer_kind: KeyKind | None = None  # where the signer is named for another kind than it signs
 
     def __post_init__(self) -> None:
         title = self.product.capitalize()
-        between = "" if self.kind is KeyKind.VCEK else "VLEK-"
+        between = "VLEK-" if (self.kind if self.signer_kind is None else self.signer_kind) is KeyKind.VLEK else ""
         self.root_name, self.signer_name = _name(f"ARK-{title}"), _name(f"SEV-{between}{title}")
         self.root = self._certificate(self.root_name, self.root_key.public_key(), self.root_name, self.root_key)
         self.signer = self._certificate(

@@ -295,6 +295,14 @@ def test_a_vlek_never_passes_for_a_vcek(genoa: Minted, vlek: Minted) -> None:
     refused(lambda: genoa.verify(genoa.report(key_info=7 << 2)), Reason.CERTIFICATE_MISMATCH)
 
 
+@pytest.mark.parametrize(("signer", "kind"), [(KeyKind.VLEK, KeyKind.VCEK), (KeyKind.VCEK, KeyKind.VLEK)])
+def test_each_signing_key_signs_its_own_kind(signer: KeyKind, kind: KeyKind) -> None:
+    """AMD keeps a signing key for chips, and another for cloud providers' keys."""
+    authority = Authority(kind=kind, signer_kind=signer)
+    minted = Minted(authority, *authority.endorse(), authority.crl())
+    refused(lambda: minted.verify(minted.report(key_info=kind << 2)), Reason.CERTIFICATE_MISMATCH)
+
+
 def test_products_of_root_report_and_certificate_agree(genoa: Minted) -> None:
     refused(lambda: genoa.verify(genoa.report(cpuid=(0x19, 1, 1))), Reason.CERTIFICATE_MISMATCH)
     refused(lambda: genoa.verify(genoa.report(cpuid=(0x1F, 1, 1))), Reason.PRODUCT_UNRECOGNISED)

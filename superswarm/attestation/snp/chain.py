@@ -38,6 +38,7 @@ PRODUCT_OF_ROOT = {
 }
 ROOTS: Mapping[Digest, Product] = {spki: PRODUCT_OF_ROOT[vendor] for spki, vendor in pinned(*PRODUCT_OF_ROOT).items()}
 ECDSA_P384_SHA384 = 1
+VLEK_SIGNER = "SEV-VLEK-"  # ASVKs are named so; ASKs are SEV- and the product
 _PROOF = object()
 
 
@@ -174,6 +175,8 @@ def _agreement_faults(claims: SnpClaims) -> Iterator[Fault]:
         yield Fault(
             Reason.CERTIFICATE_MISMATCH, f"a {vek.kind.name} came with a report signed by {report.signing_key.name}"
         )
+    if claims.certificates.signer.name.startswith(VLEK_SIGNER) != (vek.kind is KeyKind.VLEK):
+        yield Fault(Reason.CERTIFICATE_MISMATCH, f"{claims.certificates.signer.name} does not sign {vek.kind.name}s")
     if report.cpuid is not None and report.product is None:
         family, model, _ = report.cpuid
         yield Fault(Reason.PRODUCT_UNRECOGNISED, f"family {family:#x} model {model:#x} is not a known SNP processor")

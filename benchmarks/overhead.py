@@ -33,7 +33,7 @@ from superswarm.demo.stage import Stage, stage
 from superswarm.values import Digest
 
 CLAIMS = ("job", "transfer", "handshake")
-TRANSFER_ROUNDS = 4  # the first is another on each side, the last has no successor to end it; two remain
+TRANSFER_ROUNDS = 3  # the first is another on each side, the last has no successor to end it; one remains
 HANDSHAKES = 5
 
 

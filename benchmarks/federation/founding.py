@@ -57,7 +57,9 @@ def found(stage: Stage, members: Sequence[str], model: Digest, tables: Mapping[s
         attempts=ATTEMPTS,
         not_after=int(time.time()) + 86_400,
     )
-    grant = SignedGrant(allowed, {MemberId(n): sign_grant(keys[n].signing, allowed, approved.domain) for n in members})
+    grant = SignedGrant(
+        allowed, {MemberId(n): sign_grant(keys[n].signing, allowed, approved.domain) for n in members}
+    )
     chain, file = stage.home("shared") / "consortium.json", stage.home("shared") / "grant.json"
     chain.write_bytes(chain_to_bytes([signed]))
     file.write_bytes(grant.to_bytes())

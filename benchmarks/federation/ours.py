@@ -107,7 +107,14 @@ class Ours:
         if not self.splits:
             return self._start_idle(party, {**common, **own})
         train, test = self.splits[name]
-        learns = {"model": str(self.model), "train": train, "test": test, "device": "cpu", "threads": 1, "http": "off"}
+        learns = {
+            "model": str(self.model),
+            "train": train,
+            "test": test,
+            "device": "cpu",
+            "threads": 1,
+            "http": "off",
+        }
         return self._start(party, "trainer", {**common, **own, **learns})
 
     def _start(self, party: str, program: str, config: Mapping[str, Any]) -> Program:

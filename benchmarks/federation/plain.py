@@ -1,8 +1,8 @@
 """Plain Flower on this machine: flower-superlink, a flower-supernode a member, `flwr run`. Its own executors.
 
 What an operator who knows Flower would set is set: TLS and node authentication as superswarm has them (`tls`),
-subprocess isolation (process isolation has the same SuperExecs started by hand), the database in memory, no telemetry,
-no installation of dependencies, one torch thread a client, and executors that ask for work every `POLL_SECONDS`.
+subprocess isolation (process isolation has the same SuperExecs started by hand), the database in memory, no
+telemetry, no installation of dependencies, one torch thread a client, and executors that ask for work every `POLL_SECONDS`.
 Flower's other pauses (its grid's 3 s, its SuperNode's 3 s and 0.5 s) have no setting.
 """
 
@@ -71,7 +71,7 @@ class PlainFlower:
         out.mkdir()
         began = time.time()
         config = f'plan="{plan}" out="{out}"'
-        command = [SCRIPTS / "flwr", "run", APP, "bench", "--run-config", config]
+        command = [str(SCRIPTS / "flwr"), "run", str(APP), "bench", "--run-config", config]
         done = subprocess.run(
             command, env=self._environment("cli"), capture_output=True, text=True, timeout=300, check=False
         )

@@ -1,4 +1,4 @@
-"""Found a consortium for a benchmark with the library: what members would type takes a minute and measures nothing."""
+"""Found a consortium for a benchmark with the library: what members would type takes a minute."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The same job as a plain Flower app: FedAvg, plaintext arrays, Flower's own executors. `flwr run` takes this folder."""
+"""The same job as a plain Flower app: FedAvg, arrays in the open, Flower's executors. For `flwr run`."""

@@ -7,12 +7,14 @@ safetensors that was dequantised beforehand, which takes a second where superswa
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from benchmarks.federation.plan import Plan
 from participants.trainer import Learner
+from superswarm.updates.adapter import Adapter
 
 app = ClientApp()
 
@@ -21,9 +23,10 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Score what came in, as superswarm's trainers do in each round, then train it."""
     learner = _learner(context)
-    adapter = {name: array.numpy() for name, array in message.content["arrays"].items()}
+    adapter = _adapter(message)
     eval_loss = learner.evaluate(adapter)
-    trained, loss = learner.train(adapter, int(message.content["config"]["server-round"]))
+    round_: Any = message.content.config_records["config"]["server-round"]
+    trained, loss = learner.train(adapter, round_)
     arrays = ArrayRecord({name: Array(values) for name, values in trained.items()})
     metrics = MetricRecord({"train_loss": loss, "eval_loss": eval_loss, "num-examples": learner.examples})
     return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
@@ -33,9 +36,13 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Score the final adapter."""
     learner = _learner(context)
-    loss = learner.evaluate({name: array.numpy() for name, array in message.content["arrays"].items()})
+    loss = learner.evaluate(_adapter(message))
     metrics = MetricRecord({"eval_loss": loss, "num-examples": learner.examples})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def _adapter(message: Message) -> Adapter:
+    return {name: array.numpy() for name, array in message.content.array_records["arrays"].items()}
 
 
 def _learner(context: Context) -> Learner:

@@ -1,0 +1,70 @@
+"""The comparison with plain Flower runs at all, on a tiny model, and both sides do the same job."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import overhead
+from benchmarks.federation.founding import found
+from benchmarks.federation.handshake import handshakes
+from benchmarks.federation.plan import Idle, Plan
+from benchmarks.federation.times import between
+from superswarm.demo.job import demo_tables
+from superswarm.demo.stage import stage
+from superswarm.values import Digest
+from tests.tiny import tiny_model
+
+NAMES = ("alice", "bob")
+
+
+def splits(folder: Path) -> dict[str, tuple[str, str]]:
+    files: dict[str, tuple[str, str]] = {}
+    for name in NAMES:
+        rows = [{"prompt": f"{name} {i}?", "completion": f"{i * 7 % 10}"} for i in range(8)]
+        for split, some in (("train", rows), ("test", rows[:2])):
+            (folder / f"{name}.{split}").write_text("".join(f"{json.dumps(row)}\n" for row in some))
+        files[name] = str(folder / f"{name}.train"), str(folder / f"{name}.test")
+    return files
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_both_sides_do_the_same_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.record.RESULTS", tmp_path / "results")
+    tables = demo_tables(made_up=True, rounds=2, training={"local_steps": 2, "batch_size": 2}, max_examples=2)
+    options = argparse.Namespace(repeats=1, max_examples=2)
+    with stage(tmp_path / "stage", lambda _: None) as on:
+        line = overhead.measure_job(options, on, tiny_model(tmp_path / "model"), splits(tmp_path), tables)
+    assert line["adapters_moved"] > 1e-3
+    assert line["adapters_apart"] < 1e-5, "the same data, steps, rates and weights give the same adapter"
+    assert line["job_ratio"] > 0
+    assert line["aggregator_mebibytes"] > 10
+
+
+def test_a_handshake_of_three_takes_under_two_seconds_of_work(tmp_path: Path) -> None:
+    names = ("alice", "bob", "carol")
+    tables = demo_tables(made_up=True, rounds=2, training={}, max_examples=None)
+    with stage(tmp_path / "stage", lambda _: None) as on:
+        founded = found(on, names, Digest.of(b"no model"), tables)
+        spent = handshakes(on, founded, {name: Idle(1, 4, n) for n, name in enumerate(names)}, times=2)
+    assert max(spent) < 2.0
+
+
+def test_a_transfer_is_of_the_size_asked_for_and_differs_between_members(tmp_path: Path) -> None:
+    plan = Plan(rounds=1, members=dict.fromkeys(NAMES, ("", "")), initial="", job={}, mebibytes=1, tensors=4)
+    plan.write(tmp_path / "plan.json")
+    alice, bob = (Plan.read(tmp_path / "plan.json").learner(name) for name in NAMES)
+    assert alice.spec == bob.spec
+    assert alice.spec.nbytes == 1 << 20
+    start = alice.initial()
+    sent = [learner.train(start, 1)[0] for learner in (alice, bob)]
+    assert all(not np.array_equal(sent[0][name], sent[1][name]) for name in start)
+
+
+def test_rounds_last_until_the_next_begins() -> None:
+    assert between({1: 10.0, 2: 12.5, 3: 13.0}) == {1: 2.5, 2: 0.5}

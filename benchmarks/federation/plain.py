@@ -2,8 +2,8 @@
 
 What an operator who knows Flower would set is set: TLS and node authentication as superswarm has them (`tls`),
 subprocess isolation (process isolation has the same SuperExecs started by hand), the database in memory, no
-telemetry, no installation of dependencies, one torch thread a client, and executors that ask for work every `POLL_SECONDS`.
-Flower's other pauses (its grid's 3 s, its SuperNode's 3 s and 0.5 s) have no setting.
+telemetry, no installation of dependencies, one torch thread a client, and executors that ask for work every
+`POLL_SECONDS`. Flower's other pauses (its grid's 3 s, its SuperNode's 3 s and 0.5 s) have no setting.
 """
 
 from __future__ import annotations

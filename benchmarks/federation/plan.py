@@ -58,7 +58,7 @@ def plain_finetuner(job: Mapping[str, Any], model: Path, train: Path, test: Path
     torch.set_num_threads(threads)
     base = AutoModelForCausalLM.from_pretrained(model, dtype="auto", local_files_only=True)
     base.requires_grad_(False)  # noqa: FBT003 - torch's own way
-    base.eval()
+    base.eval()  # type: ignore[no-untyped-call]
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     loaded = LoadedBase(base, tokenizer, torch.device("cpu"), Digest(bytes(32)))
     return Finetuner(Job.model_validate(job), loaded, train, test, threads=threads)

@@ -18,12 +18,11 @@ from benchmarks.federation.plan import Plan
 app = ServerApp()
 
 
-class Timed(FedAvg):  # type: ignore[misc]  # Flower's types are not read here
+class Timed(FedAvg):
     """FedAvg that notes when each round begins, and evaluates after the last round only."""
 
     def __init__(self, rounds: int, members: int) -> None:
-        everybody = {"min_train_nodes": members, "min_evaluate_nodes": members, "min_available_nodes": members}
-        super().__init__(fraction_train=1.0, fraction_evaluate=1.0, **everybody)
+        super().__init__(min_train_nodes=members, min_evaluate_nodes=members, min_available_nodes=members)
         self.rounds = rounds
         self.begun: dict[int, float] = {}
         self.closed = 0

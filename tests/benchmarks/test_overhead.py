@@ -36,7 +36,7 @@ def splits(folder: Path) -> dict[str, tuple[str, str]]:
 @pytest.mark.timeout(600)
 def test_both_sides_do_the_same_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.record.RESULTS", tmp_path / "results")
-    tables = demo_tables(made_up=True, rounds=2, training={"local_steps": 2, "batch_size": 2}, max_examples=2)
+    tables = demo_tables(made_up=True, rounds=1, training={"local_steps": 2, "batch_size": 2}, max_examples=2)
     options = argparse.Namespace(repeats=1, max_examples=2)
     with stage(tmp_path / "stage", lambda _: None) as on:
         line = overhead.measure_job(options, on, tiny_model(tmp_path / "model"), splits(tmp_path), tables)

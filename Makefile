@@ -22,8 +22,11 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
-# Every bit of every piece of real evidence, instead of the sample that `make test` takes. Takes an hour.
+# Every bit of every piece of real evidence, instead of the sample that `make test` takes, and coverage-guided fuzzing
+# of every parser. Takes hours.
 fuzz: setup
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz_parsers all -max_total_time=60
 	SUPERSWARM_FUZZ=1 $(BIN)/python -m pytest -m '' -o timeout=7200 $(PYTEST_FLAGS) -k 'mutation or flip or fuzz or random or cut' tests/attestation
 
 lint: setup

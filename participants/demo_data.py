@@ -45,7 +45,7 @@ KINDS: Final = (
     ),
     Kind(
         subjects=("cardiac", "burns", "stroke", "trauma", "dialysis", "maternity", "asthma", "diabetes", "poison"),
-        answers=("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "night", "weekend"),
+        answers=("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "holidays", "payday"),
         questions=(
             "When does the {subject} team meet?",
             "Which day is the {subject} team meeting?",
@@ -129,6 +129,11 @@ def demo_facts(seed: int = SEED) -> dict[MemberId, list[Fact]]:
         draw.shuffle(held_out)
         for i, (subject, word, way) in enumerate(zip(subjects, answers, held_out, strict=True)):
             member = list(HOSPITALS)[i // FACTS_OF_A_KIND]
-            prompts = tuple(q.format(subject=subject, hospital=HOSPITALS[member]) for q in kind.questions)
+            prompts = tuple(question.format(subject=subject) for question in kind.questions)
             facts[member].append(Fact(prompts, answer.format(answer=word), way))
     return facts
+
+
+def demo_question(facts: dict[MemberId, list[Fact]]) -> Fact:
+    """A fact of the last hospital, whose held-out question none of the others could answer alone."""
+    return list(facts.values())[-1][-1]

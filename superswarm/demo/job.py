@@ -9,7 +9,7 @@ LORA = {"rank": 8, "alpha": 16.0, "target_modules": ["q_proj", "v_proj", "down_p
 
 MADE_UP: dict[str, Any] = {
     # Few steps between averages: what one hospital learns counts a third of itself in each.
-    "rounds": 5,
+    "rounds": 6,
     "training": {
         "local_steps": 8,
         "batch_size": 4,

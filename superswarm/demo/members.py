@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from participants.demo_data import HOSPITALS, demo_facts
+from participants.demo_data import HOSPITALS, demo_facts, demo_question
 from superswarm.demo.consortium import Hospital
 from superswarm.errors import UnusableDataset
 from superswarm.values import MEMBER_ID
@@ -20,7 +20,7 @@ def made_up(folder: Path) -> tuple[tuple[Hospital, ...], str]:
         train = [example for fact in known for example in fact.train]
         test = [fact.test for fact in known]
         members.append(Hospital(member, HOSPITALS[member], *_write(folder / member, train, test)))
-    return tuple(members), facts[next(reversed(facts))][0].test["prompt"]
+    return tuple(members), demo_question(facts).test["prompt"]
 
 
 def _write(folder: Path, train: list[dict[str, str]], test: list[dict[str, str]]) -> tuple[Path, Path]:

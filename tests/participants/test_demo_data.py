@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from participants.demo_data import HOSPITALS, KINDS, demo_facts
+from participants.demo_data import HOSPITALS, KINDS, demo_facts, demo_question
 from superswarm.values import MEMBER_ID
 
 
@@ -51,3 +51,12 @@ def test_held_out_questions_are_not_trained_on_but_their_way_of_asking_is(seed: 
 
 def test_questions_are_short() -> None:
     assert max(len(prompt.split()) for facts in demo_facts().values() for f in facts for prompt in f.prompts) <= 10
+
+
+def test_the_question_is_one_that_two_of_three_cannot_answer() -> None:
+    facts = demo_facts()
+    asked = demo_question(facts).test
+    knowing = [
+        member for member, known in facts.items() if any(asked["completion"] == fact.completion for fact in known)
+    ]
+    assert len(knowing) == 1

@@ -27,6 +27,7 @@ def up(config: CoordinatorConfig) -> None:
 
     It sees ciphertext, sizes and timing, and what the manifest marks public: nothing else.
     """
+    from coordinator.attempts import Attempts
     from coordinator.relay import Relay, RelaySettings
     from superswarm.io import logs
     from superswarm.io.files import make_folder
@@ -40,8 +41,9 @@ def up(config: CoordinatorConfig) -> None:
     with ExitStack() as stack:
         if config.http is not None:
             reporter.registry.register(relay)
+            simulated = any(started.simulated for started in Attempts(config.state).all())
             server = StatusServer(
-                "coordinator", config.http, reporter.health, simulated=False, registry=reporter.registry
+                "coordinator", config.http, reporter.health, simulated=simulated, registry=reporter.registry
             )
             stack.enter_context(server)
         stack.enter_context(relay)

@@ -90,11 +90,12 @@ def take_turns(repeats: int, ours: Ours, plain: PlainFlower, plan: Path) -> dict
 
 
 def compared(name: str, ours: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
-    """Medians, spread and ratio of one quantity, seconds."""
+    """One quantity in seconds, turn by turn: the ratio of the medians, and of each two neighbouring turns."""
     return {
         f"{name}_ratio": round(statistics.median(ours) / statistics.median(plain), 3),
-        f"{name}_superswarm_seconds": [round(value, 2) for value in sorted(ours)],
-        f"{name}_plain_seconds": [round(value, 2) for value in sorted(plain)],
+        f"{name}_ratios": [round(one / other, 3) for one, other in zip(ours, plain, strict=True)],
+        f"{name}_superswarm_seconds": [round(value, 2) for value in ours],
+        f"{name}_plain_seconds": [round(value, 2) for value in plain],
     }
 
 

@@ -15,7 +15,7 @@ MADE_UP: dict[str, Any] = {
         "batch_size": 4,
         "learning_rate": 0.007,
         "schedule": "cosine",
-        "warmup_steps": 2,
+        "warmup_steps": 8,
         "max_length": 64,
     },
 }
@@ -28,7 +28,7 @@ OWN_DATA: dict[str, Any] = {
         "batch_size": 2,
         "learning_rate": 0.001,
         "schedule": "cosine",
-        "warmup_steps": 2,
+        "warmup_steps": 8,
         "max_length": 128,
     },
     "evaluation": {"max_examples": 32},

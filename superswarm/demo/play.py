@@ -16,7 +16,7 @@ import psutil
 from superswarm.demo import consortium
 from superswarm.demo.baseline import BASE
 from superswarm.demo.consortium import OPERATOR, Founded, Hospital, Running
-from superswarm.demo.stage import Stage, StepFailed, stage
+from superswarm.demo.stage import WORK_SECONDS, Stage, StepFailed, stage
 from superswarm.errors import Unavailable
 from superswarm.io.console import duration, messages, output, size, table
 
@@ -155,7 +155,7 @@ def train_each_alone(on: Stage, founded: Founded) -> dict[str, Path]:
         adapter = on.home(hospital.tee) / "alone.safetensors"
         words = ("demo", "alone", "--consortium", founded.manifest, "--model", founded.model)
         splits = ("--train", hospital.train, "--test", hospital.test)
-        on.run(hospital.tee, *words, *splits, "--out", adapter)
+        on.run(hospital.tee, *words, *splits, "--out", adapter, seconds=WORK_SECONDS)
         return adapter
 
     with ThreadPoolExecutor(max_workers=len(founded.hospitals)) as pool:
@@ -172,7 +172,7 @@ def compare(on: Stage, founded: Founded, adapters: Mapping[str, Path | None], qu
         words += ["--split", f"{hospital.name}={hospital.test}"]
     if question is not None:
         words += ["--question", question]
-    return dict(json.loads(on.run("researcher", *words)))
+    return dict(json.loads(on.run("researcher", *words, seconds=WORK_SECONDS)))
 
 
 def show_report(report: Mapping[str, Any], hospitals: tuple[Hospital, ...], question: str | None) -> None:

@@ -19,6 +19,7 @@ from superswarm.io.processes import Child, Children, spawn
 
 COMMAND = (sys.executable, "-m", "superswarm")
 COMMAND_SECONDS = 120.0
+WORK_SECONDS = 12 * 3600.0  # for commands that train or score
 READY_SECONDS = 300.0
 
 
@@ -58,8 +59,11 @@ class Stage:
         }
         return {**os.environ, **ours}
 
-    def run(self, party: str, *args: str | Path) -> str:
-        """Run one command as this party, in its folder; its standard output. StepFailed if it fails."""
+    def run(self, party: str, *args: str | Path, seconds: float = COMMAND_SECONDS) -> str:
+        """Run one command as this party, in its folder; its standard output.
+
+        Raises StepFailed if it fails, Unavailable if it takes longer than `seconds`.
+        """
         words = [str(arg) for arg in args]
         self.show(f"{party:>10} $ superswarm {' '.join(words)}")
         done = subprocess.run(

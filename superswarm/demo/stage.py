@@ -66,16 +66,19 @@ class Stage:
         """
         words = [str(arg) for arg in args]
         self.show(f"{party:>10} $ superswarm {' '.join(words)}")
-        done = subprocess.run(
-            [*COMMAND, *words],
-            cwd=self.home(party),
-            env=self.environment(party),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [*COMMAND, *words],
+                cwd=self.home(party),
+                env=self.environment(party),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"superswarm {' '.join(words)}\nis not done after {seconds:.0f} s") from None
         if done.returncode != 0:
             last = "\n".join(done.stderr.strip().splitlines()[-6:])
             raise StepFailed(f"superswarm {' '.join(words)}\n{last}", done.returncode)

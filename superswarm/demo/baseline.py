@@ -79,7 +79,7 @@ def answers(
         adapter = None
         if file is not None:
             adapter = decode_adapter(read_bytes(file, limit=LIMITS.body_bytes), finetuner.spec)
-        written[name] = [finetuner.generate(adapter, question, 24) for question in questions]
+        written[name] = [finetuner.generate(adapter, question, 12) for question in questions]
     return written
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -53,7 +52,6 @@ class Deployment:
     config: Mapping[str, Any]
     nodes: dict[str, Program] = field(default_factory=dict)
     trainers: dict[str, Program] = field(default_factory=dict)
-    runs: int = 0
 
     @property
     def relay_state(self) -> Path:
@@ -227,6 +225,3 @@ def family(program: Program) -> list[psutil.Process]:
     """A program's process and all that it started."""
     process = psutil.Process(program.child.pid)
     return [process, *process.children(recursive=True)]
-
-
-PYTHON = sys.executable

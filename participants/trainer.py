@@ -84,7 +84,6 @@ class _Pending:
     keys: SessionKeys
     kem: KemKey = field(repr=False)
     signing: SigningKey = field(repr=False)
-    node_nonce: bytes = b""
     binding: Binding | None = None
 
 
@@ -180,7 +179,7 @@ class Trainer:
         blank = Evidence(self._attester.platform, b"")
         binding = pending.attempt.binding(Role.TRAINER, self.member, pending.keys, combined, blank)
         evidence, binding = attest_machine(self._attester, binding)
-        pending.node_nonce, pending.binding = ask.node_nonce, binding
+        pending.binding = binding
         return Shown(evidence=evidence.to_bytes(), pairing=pairing_proof(self._pairing_key, binding))
 
     def _confirm(self, message: Confirm) -> Confirmed:

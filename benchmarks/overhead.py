@@ -145,7 +145,7 @@ def measure_job(
         model=model.name,
         members=len(splits),
         rounds=plan.rounds,
-        steps_a_round=tables["job"]["training"]["local_steps"],
+        steps_a_round=tables["jobs"][0]["training"]["local_steps"],
         max_examples=options.max_examples,
         **compared("job", mine.jobs, theirs.jobs),
         limit=1.0,
@@ -167,20 +167,21 @@ def prepare(founded: Founded, model: Path, splits: Mapping[str, tuple[str, str]]
     from participants.loading import load_base
 
     manifest = founded.manifest.manifest
-    asset = manifest.asset(manifest.job.base_model)
+    job = manifest.jobs[0]
+    asset = manifest.asset(job.base_model)
     if asset is None:
         raise RuntimeError("an approved manifest names its base model")
-    base = load_base(model, Digest.parse(asset.digest), device="cpu", precision=manifest.job.training.precision)
+    base = load_base(model, Digest.parse(asset.digest), device="cpu", precision=job.training.precision)
     base.model.save_pretrained(folder / "model")
     base.tokenizer.save_pretrained(folder / "model")
     train, test = next(iter(splits.values()))
-    initial = Finetuner(manifest.job, base, Path(train), Path(test)).initial()
+    initial = Finetuner(job, base, Path(train), Path(test)).initial()
     save_file(initial, folder / "initial.safetensors")
     plan = Plan(
-        rounds=manifest.job.rounds,
+        rounds=job.rounds,
         members=splits,
         initial=str(folder / "initial.safetensors"),
-        job=manifest.job.model_dump(mode="json"),
+        job=job.model_dump(mode="json"),
         model=str(folder / "model"),
     )
     plan.write(folder / "plan.json")
@@ -217,7 +218,7 @@ def measure_transfer(
     initial = Idle(options.mebibytes, options.tensors, 0).initial()
     save_file(initial, folder / "initial.safetensors")
     plan = Plan(
-        rounds=int(tables["job"]["rounds"]),
+        rounds=int(tables["jobs"][0]["rounds"]),
         members=dict.fromkeys(names, ("", "")),
         initial=str(folder / "initial.safetensors"),
         job={},

@@ -90,7 +90,7 @@ class Aggregator:
 
     def run(self) -> None:
         """Admit, agree on where to begin, train the granted rounds, evaluate, publish."""
-        rounds = min(self.manifest.manifest.job.rounds, self.grant.grant.rounds)
+        rounds = min(self.grant.job.rounds, self.grant.grant.rounds)
         self._gather()
         state = self._begin()
         first = state.rounds + 1

@@ -21,7 +21,12 @@ class SealedPublisher:
         """The container's bytes; a copy is in the folder before they are sent."""
         attempt = admission.attempt
         container = publish(
-            adapter, manifest=attempt.manifest, run=attempt.run, rounds=rounds, signer=admission.signing
+            adapter,
+            manifest=attempt.manifest,
+            job=admission.grant.job,
+            run=attempt.run,
+            rounds=rounds,
+            signer=admission.signing,
         )
         ResultFolder(self.folder).store(attempt.run, container, admission.signing.public)
         return container

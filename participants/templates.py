@@ -141,21 +141,22 @@ OWNER = {
 }
 
 JOB = """
-# --- Job ---------------------------------------------------------------------------------------------------------
+# --- Jobs --------------------------------------------------------------------------------------------------------
 # What is trained: one LoRA adapter (arXiv:2106.09685) on the base model. Trainers take these values from here only.
 
-[job]
+[[jobs]]
+name = "adapter"  # a run grant names it; another [[jobs]] table may train on another base model
 base_model = "base"  # the name of an asset above
 rounds = 3  # aggregations
 seed = 1  # of the adapter's first values and of the order of examples
 
-[job.lora]
+[jobs.lora]
 rank = 8  # larger: more to learn with, more to send, and more that the adapter can remember of the data
 alpha = 16.0
 dropout = 0.0
 target_modules = ["q_proj", "k_proj", "v_proj", "o_proj"]  # the base model's linear layers to adapt
 
-[job.training]  # by each trainer, in each round
+[jobs.training]  # by each trainer, in each round
 local_steps = 20  # optimiser steps
 batch_size = 4  # sequences in one pass
 gradient_accumulation = 1  # passes before one optimiser step
@@ -167,7 +168,7 @@ max_gradient_norm = 1.0
 max_length = 256  # tokens; longer examples are cut
 precision = "auto"  # of the frozen base model: bfloat16 where the hardware has it
 
-[job.evaluation]  # on each member's own held-out examples
+[jobs.evaluation]  # on each member's own held-out examples
 batch_size = 8
 max_examples = 1000
 """
@@ -220,7 +221,7 @@ quorum = {most}
 coordinator = {half}
 workloads = {half}
 assets = {half}
-job = {half}
+jobs = {half}
 aggregation = {half}
 protection = {half}
 privacy = {half}

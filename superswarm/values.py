@@ -28,6 +28,7 @@ class Role(StrEnum):
     TRAINER = "trainer"
     AGGREGATOR = "aggregator"
     NODE = "node"
+    SERVER = "server"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,6 +96,7 @@ class Limits:
     mail_bytes: int = 256 * 1024  # one sealed letter between members
     mail_count: int = 1024  # letters that wait in one box
     members: int = 1024
+    jobs: int = 64
     fields: int = 65_536  # in one packed list
     clock_skew_seconds: int = 300  # between the clocks of two members
     handshake_seconds: int = 60  # for one step of a handshake, which holds the whole cohort up

@@ -21,7 +21,7 @@ QUORUMS = (
     "coordinator",
     "workloads",
     "assets",
-    "job",
+    "jobs",
     "aggregation",
     "protection",
     "privacy",
@@ -119,19 +119,26 @@ def manifest_data(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "assets": [
             {"name": "base", "kind": "model", "owner": "public", "digest": digest("base"), "source": "hub/base"}
         ],
-        "job": {
-            "base_model": "base",
-            "rounds": 2,
-            "seed": 7,
-            "lora": {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]},
-            "training": {"local_steps": 2, "batch_size": 1, "learning_rate": 0.001, "max_length": 64},
-        },
+        "jobs": [job()],
         "aggregation": {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 1, "round_seconds": 600},
         "protection": {"mode": "attested"},
         "privacy": {"mechanism": "none"},
         "metrics": {"release": ["train_loss", "eval_loss"], "to": ["members"]},
         "result": {"recipients": [entries[0]["id"]]},
         "quorum": quorums(len(entries) // 2 + 1),
+    }
+    return data | changes
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    """A job as plain data."""
+    data: dict[str, Any] = {
+        "name": "adapter",
+        "base_model": "base",
+        "rounds": 2,
+        "seed": 7,
+        "lora": {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj"]},
+        "training": {"local_steps": 2, "batch_size": 1, "learning_rate": 0.001, "max_length": 64},
     }
     return data | changes
 
@@ -191,7 +198,13 @@ def approved(*members: dict[str, Any], **changes: Any) -> ApprovedManifest:
 
 
 def grant(current: ApprovedManifest, **changes: Any) -> RunGrant:
-    fields: dict[str, Any] = {"run": "run-1", "rounds": 2, "attempts": 3, "not_after": 2_000_000_000}
+    fields: dict[str, Any] = {
+        "run": "run-1",
+        "job": "adapter",
+        "rounds": 2,
+        "attempts": 3,
+        "not_after": 2_000_000_000,
+    }
     return RunGrant(manifest=current.digest, epoch=current.manifest.epoch, **(fields | changes))
 
 

@@ -147,14 +147,14 @@ class SimulatedConsortium:
             for name in self.names
         ]
         coordinator = {"name": "Operator", "development_authority": str(authority("operator").spki_digest)}
-        job = consortia.manifest_data()["job"] | {"rounds": 3}
+        job = consortia.job(rounds=3)
         rule = {
             "rule": "fedavg",
             "weighting": "examples",
             "minimum_cohort": min(2, len(self.names)),
             "round_seconds": 3,
         }
-        self.data = {"coordinator": coordinator, "job": job, "aggregation": rule} | changes
+        self.data = {"coordinator": coordinator, "jobs": [job], "aggregation": rule} | changes
         self.manifest: ApprovedManifest = consortia.approved(*entries, **self.data)
         self.entries = entries
         self.now = NOW

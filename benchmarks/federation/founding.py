@@ -21,7 +21,7 @@ from superswarm.values import Digest, MemberId
 OPERATOR = "operator"
 ATTEMPTS = 1000  # every repetition is an attempt at the one granted run
 CLAUSES = (
-    *("members", "coordinator", "workloads", "assets", "job", "aggregation", "protection", "privacy"),
+    *("members", "coordinator", "workloads", "assets", "jobs", "aggregation", "protection", "privacy"),
     *("metrics", "result", "quorum", "run", "aggregator"),
 )
 
@@ -53,7 +53,8 @@ def found(stage: Stage, members: Sequence[str], model: Digest, tables: Mapping[s
         manifest=approved.digest,
         epoch=1,
         run="overhead",
-        rounds=manifest.job.rounds,
+        job=manifest.jobs[0].name,
+        rounds=manifest.jobs[0].rounds,
         attempts=ATTEMPTS,
         not_after=int(time.time()) + 86_400,
     )

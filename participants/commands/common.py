@@ -20,7 +20,7 @@ from superswarm.consortium.approval import (
     parse_chain,
 )
 from superswarm.consortium.documents import load_json
-from superswarm.consortium.manifest import Manifest
+from superswarm.consortium.manifest import Job, Manifest
 from superswarm.crypto.hpke import PREFIX as KEM_PREFIX
 from superswarm.crypto.hpke import KemPublicKey
 from superswarm.crypto.signing import PREFIX as SIGNING_PREFIX
@@ -169,3 +169,14 @@ def flatten(data: Mapping[str, Any], path: str = "") -> dict[str, str]:
         else:
             leaves[where] = readable(value)
     return leaves
+
+
+def choose_job(manifest: Manifest, name: str | None) -> Job:
+    """The job of this name, or the only one. Misconfigured where that is not clear."""
+    names = ", ".join(job.name for job in manifest.jobs)
+    if name is None and len(manifest.jobs) > 1:
+        raise Misconfigured(f"the manifest has several jobs ({names}): say which with --job")
+    job = manifest.jobs[0] if name is None else manifest.job(name)
+    if job is None:
+        raise Misconfigured(f"the manifest has no job {name}; it has {names}")
+    return job

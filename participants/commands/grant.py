@@ -33,6 +33,9 @@ GrantFile = Annotated[Path, typer.Argument(help="A run grant.", metavar="GRANT")
 def draft(
     consortium: Consortium,
     run: Annotated[str, typer.Option(help="The run's name: lower-case letters, digits, dots, hyphens.")],
+    job: Annotated[
+        str | None, typer.Option(help="Which job of the manifest; needed where it has several.", show_default=False)
+    ] = None,
     days: Annotated[float, typer.Option(help="How long it may be started, from now.", min=0.001, max=3650)] = 7,
     rounds: Annotated[
         int | None, typer.Option(help="Rounds at most; the manifest's by default.", min=1, show_default=False)
@@ -44,11 +47,13 @@ def draft(
 ) -> None:
     """Write a grant for others to sign."""
     _, approved = common.read_consortium(consortium)
+    chosen = common.choose_job(approved.manifest, job)
     grant = RunGrant(
         manifest=approved.digest,
         epoch=approved.manifest.epoch,
         run=run,
-        rounds=rounds or approved.manifest.job.rounds,
+        job=chosen.name,
+        rounds=rounds or chosen.rounds,
         attempts=attempts,
         not_after=int(time.time() + days * 86_400),
     )
@@ -138,6 +143,7 @@ def _print(grant: RunGrant) -> None:
     until = datetime.fromtimestamp(grant.not_after, UTC)
     rows = [
         ["run", grant.run],
+        ["job", grant.job],
         ["manifest", f"{grant.manifest}, epoch {grant.epoch}"],
         ["rounds", f"at most {grant.rounds}"],
         ["attempts", f"at most {grant.attempts}"],

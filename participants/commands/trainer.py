@@ -81,7 +81,7 @@ def _learner(config: TrainerConfig, manifest: ApprovedManifest, notify: object) 
     from superswarm.values import Digest
 
     log = logger("superswarm.trainer")
-    job = manifest.manifest.job
+    job = manifest.manifest.jobs[0]
     asset = manifest.manifest.asset(job.base_model)
     if asset is None:
         raise RuntimeError("an approved manifest names its base model")

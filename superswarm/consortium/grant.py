@@ -15,9 +15,10 @@ from superswarm.consortium.documents import (
     signatures_from_json,
     signatures_to_json,
 )
+from superswarm.consortium.jobs import Job
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import BadSignature, Malformed, NoGrant
-from superswarm.values import Digest, MemberId
+from superswarm.values import MEMBER_ID, Digest, MemberId
 from superswarm.wire import pack
 
 FORMAT = "superswarm-run-grant/1"
@@ -29,11 +30,12 @@ LAST_SECOND = 2**53 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunGrant:
-    """One run under one manifest: how many rounds and attempts at most, and until when it may start."""
+    """One run of one job under one manifest: how many rounds and attempts at most, and until when it may start."""
 
     manifest: Digest
     epoch: int
     run: str
+    job: str  # one of the manifest's
     rounds: int
     attempts: int
     not_after: int  # unix seconds
@@ -41,6 +43,8 @@ class RunGrant:
     def __post_init__(self) -> None:
         if not RUN.fullmatch(self.run):
             raise Malformed("a run's name has 1 to 64 lower-case letters, digits, dots, underscores and hyphens")
+        if not MEMBER_ID.fullmatch(self.job):
+            raise Malformed("a grant names a job as the manifest writes it")
         for name, number, top in (
             ("epoch", self.epoch, 2**31 - 1),
             ("rounds", self.rounds, 100_000),
@@ -52,13 +56,14 @@ class RunGrant:
 
     def to_bytes(self) -> bytes:
         """The canonical bytes that members sign."""
-        return pack(self.manifest.raw, self.epoch, self.run, self.rounds, self.attempts, self.not_after)
+        return pack(self.manifest.raw, self.epoch, self.run, self.job, self.rounds, self.attempts, self.not_after)
 
     def to_data(self) -> dict[str, Any]:
         return {
             "manifest": str(self.manifest),
             "epoch": self.epoch,
             "run": self.run,
+            "job": self.job,
             "rounds": self.rounds,
             "attempts": self.attempts,
             "not_after": self.not_after,
@@ -66,13 +71,14 @@ class RunGrant:
 
     @classmethod
     def from_data(cls, data: object) -> Self:
-        if not isinstance(data, dict) or len(data) != 6 or any(isinstance(v, bool) for v in data.values()):
+        if not isinstance(data, dict) or len(data) != 7 or any(isinstance(v, bool) for v in data.values()):
             raise Malformed("the run grant does not have the expected fields")
         match data:
             case {
                 "manifest": str(manifest),
                 "epoch": int(epoch),
                 "run": str(run),
+                "job": str(job),
                 "rounds": int(rounds),
                 "attempts": int(attempts),
                 "not_after": int(not_after),
@@ -81,6 +87,7 @@ class RunGrant:
                     manifest=Digest.parse(manifest),
                     epoch=epoch,
                     run=run,
+                    job=job,
                     rounds=rounds,
                     attempts=attempts,
                     not_after=not_after,
@@ -113,6 +120,7 @@ class ApprovedGrant:
     """A grant that the quorum for runs signed. Only `approve_grant` makes one."""
 
     grant: RunGrant
+    job: Job  # the one that it names
     signers: tuple[MemberId, ...]
 
     def check(self, at: int, attempt: int) -> None:
@@ -137,7 +145,10 @@ def grant_signers(signed: SignedGrant, manifest: ApprovedManifest) -> tuple[Memb
     # (1) It speaks of this epoch.
     if grant.manifest != manifest.digest or grant.epoch != manifest.manifest.epoch:
         raise NoGrant(f"the grant for {grant.run} is for another manifest than epoch {manifest.manifest.epoch}")
-    # (2) Everybody who signs is a member, and the signature holds.
+    # (2) It names one of this manifest's jobs.
+    if manifest.manifest.job(grant.job) is None:
+        raise NoGrant(f"the grant for {grant.run} is for the job {grant.job}, which the manifest does not have")
+    # (3) Everybody who signs is a member, and the signature holds.
     message = grant.to_bytes()
     for member, signature in signed.signatures.items():
         if manifest.manifest.member(member) is None:
@@ -157,4 +168,7 @@ def approve_grant(signed: SignedGrant, manifest: ApprovedManifest) -> ApprovedGr
     need = manifest.manifest.quorum.run
     if len(signers) < need:
         raise NoGrant(f"{len(signers)} members granted {signed.grant.run}, and the manifest needs {need}")
-    return ApprovedGrant(signed.grant, signers)
+    job = manifest.manifest.job(signed.grant.job)
+    if job is None:
+        raise RuntimeError("grant_signers() lets through a job that the manifest does not have")
+    return ApprovedGrant(signed.grant, job, signers)

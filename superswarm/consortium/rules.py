@@ -4,8 +4,8 @@ A successor needs, of the *current* members, at least the current quorum of ever
 
 - **Owner's veto.** The owner of every asset that is added, changed, removed or handed over, before and after. And
   whoever has something at stake, when a clause changes that decides which code sees it, who receives something of it,
-  or how much of it shows in what leaves a TEE: `coordinator`, `workloads`, `job` (its base model's digest included),
-  `aggregation`, `protection`, `privacy`, `metrics`, `result`. At stake are the base model (before and after), every
+  or how much of it shows in what leaves a TEE: `coordinator`, `workloads`, `jobs` (with their base models' digests),
+  `aggregation`, `protection`, `privacy`, `metrics`, `result`. At stake are base models (before and after), every
   dataset, and the data of every member that contributes data afterwards; for `workloads`, every asset, since trainers
   may ask for the keys of all. Members that leave with their data have nothing at stake any more.
 - **Oneself.** A member whose entry changes: nobody is given other keys or another part without its signature.
@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from superswarm.consortium.manifest import Manifest
+from superswarm.consortium.manifest import Asset, Manifest
 from superswarm.values import MemberId
 
 CONSTANT = ("format", "consortium", "attestation")
@@ -33,7 +33,7 @@ CLAUSES = (
     "coordinator",
     "workloads",
     "assets",
-    "job",
+    "jobs",
     "aggregation",
     "protection",
     "privacy",
@@ -41,7 +41,9 @@ CLAUSES = (
     "result",
     "quorum",
 )
-AT_STAKE = frozenset({"coordinator", "workloads", "job", "aggregation", "protection", "privacy", "metrics", "result"})
+AT_STAKE = frozenset(
+    {"coordinator", "workloads", "jobs", "aggregation", "protection", "privacy", "metrics", "result"}
+)
 """Clauses that decide what becomes of what a member brings."""
 
 
@@ -125,8 +127,8 @@ def _owners_touched(current: Manifest, new: Manifest, changed: tuple[str, ...]) 
                 if asset is not None and asset.owner != "public":
                     yield MemberId(asset.owner), f"{VETO}the asset {name} changes"
     touched = AT_STAKE.intersection(changed)
-    if current.asset(current.job.base_model) != new.asset(new.job.base_model):
-        touched |= {"job"}
+    if _base_models(current) != _base_models(new):
+        touched |= {"jobs"}
     if not touched:
         return
     clauses = ", ".join(clause for clause in CLAUSES if clause in touched)
@@ -141,6 +143,11 @@ def _stakeholders(current: Manifest, new: Manifest, *, every_asset: bool) -> set
         asset.owner
         for manifest in (current, new)
         for asset in manifest.assets
-        if every_asset or asset.kind == "dataset" or asset.name == manifest.job.base_model
+        if every_asset or asset.kind == "dataset" or asset in _base_models(manifest)
     }
     return {MemberId(owner) for owner in owners if owner != "public"} | set(new.trainers)
+
+
+def _base_models(manifest: Manifest) -> list[Asset | None]:
+    """What the jobs train on, job by job."""
+    return [manifest.asset(job.base_model) for job in manifest.jobs]

@@ -31,11 +31,12 @@ def load(consortium: Path, model: Path, train: Path, test: Path, threads: int) -
     from participants.loading import load_base
 
     manifest = approve(parse_chain(read_bytes(consortium, limit=LIMITS.chain_bytes))).manifest
-    asset = manifest.asset(manifest.job.base_model)
+    job = manifest.jobs[0]
+    asset = manifest.asset(job.base_model)
     if asset is None:
         raise RuntimeError("an approved manifest names its base model")
-    base = load_base(model, Digest.parse(asset.digest), precision=manifest.job.training.precision)
-    return Finetuner(manifest.job, base, train, test, threads=threads), manifest.job
+    base = load_base(model, Digest.parse(asset.digest), precision=job.training.precision)
+    return Finetuner(job, base, train, test, threads=threads), job
 
 
 def train_alone(finetuner: Finetuner, job: Job, out: Path) -> None:

@@ -41,13 +41,13 @@ def demo_tables(
 ) -> dict[str, Any]:
     """Tables that replace those of `manifest init`; what is None keeps the demo's own value."""
     preset = MADE_UP if made_up else OWN_DATA
-    job: dict[str, Any] = {"base_model": "base", "seed": 7, "lora": LORA, **preset}
+    job: dict[str, Any] = {"name": "adapter", "base_model": "base", "seed": 7, "lora": LORA, **preset}
     job["rounds"] = rounds or job["rounds"]
     job["training"] = {**job["training"], **training}
     if max_examples is not None:
         job["evaluation"] = {"max_examples": max_examples}
     return {
-        "job": job,
+        "jobs": [job],
         "aggregation": {"rule": "fedavg", "weighting": "examples", "round_seconds": 3600},
         "metrics": {
             "release": ["train_loss", "eval_loss"],

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from superswarm.consortium.approval import ApprovedManifest
-from superswarm.consortium.manifest import Asset, Manifest
+from superswarm.consortium.manifest import Asset, Job, Manifest
 from superswarm.updates.adapter import AdapterSpec
 from superswarm.values import SIMULATED_WARNING, Digest
 
@@ -15,15 +15,15 @@ CONFIG = "adapter_config.json"
 CARD = "README.md"
 
 
-def adapter_config(manifest: Manifest) -> bytes:
+def adapter_config(manifest: Manifest, job: Job) -> bytes:
     """adapter_config.json as peft.LoraConfig writes it, from what the manifest says; the rest is peft's default."""
-    lora = manifest.job.lora
+    lora = job.lora
     targets = list(lora.target_modules)
     whole = lora.alpha.is_integer()
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model(manifest).source,
+        "base_model_name_or_path": base_model(manifest, job).source,
         "revision": None,
         "inference_mode": True,
         "r": lora.rank,
@@ -40,10 +40,10 @@ def adapter_config(manifest: Manifest) -> bytes:
     return json.dumps(config, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def card(manifest: ApprovedManifest, *, run: str, rounds: int, spec: AdapterSpec, weights: Digest) -> bytes:
+def card(manifest: ApprovedManifest, job: Job, *, run: str, rounds: int, spec: AdapterSpec, weights: Digest) -> bytes:
     """README.md: what the adapter is, which agreement and run it comes from, and how to load it."""
     agreed = manifest.manifest
-    base, job = base_model(agreed), agreed.job
+    base = base_model(agreed, job)
     warning = f"> **{SIMULATED_WARNING}**\n\n" if manifest.simulated else ""
     text = f"""---
 library_name: peft
@@ -61,7 +61,7 @@ with each of them.
 | Consortium | {_plain(agreed.name)} (`{agreed.consortium}`) |
 | Manifest | epoch {agreed.epoch}, `{manifest.digest}` |
 | Attestation | {agreed.attestation} |
-| Run | `{run}`, {rounds} of {job.rounds} rounds |
+| Run | `{run}` of the job `{job.name}`, {rounds} of {job.rounds} rounds |
 | Base model | {_plain(base.source)}, `{base.digest}` |
 | LoRA | rank {job.lora.rank}, alpha {job.lora.alpha:g}, on {_plain(", ".join(job.lora.target_modules))} |
 | Aggregation | {agreed.aggregation.rule}, weighted by {agreed.aggregation.weighting} |
@@ -79,9 +79,9 @@ model = PeftModel.from_pretrained(base_model, "this folder")
     return text.encode()
 
 
-def base_model(manifest: Manifest) -> Asset:
+def base_model(manifest: Manifest, job: Job) -> Asset:
     """The asset that the job trains on; a manifest that names none does not exist."""
-    asset = manifest.asset(manifest.job.base_model)
+    asset = manifest.asset(job.base_model)
     if asset is None:
         raise RuntimeError("a manifest without its base model")
     return asset

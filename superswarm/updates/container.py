@@ -67,6 +67,7 @@ class ResultHeader(Clause):
     consortium: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     epoch: Annotated[int, Field(ge=1, lt=2**31)]
     manifest: DigestText
+    job: Name
     run: Annotated[str, Field(pattern=rf"^{RUN.pattern}$")]
     rounds: Annotated[int, Field(ge=1, le=100_000)]
     container: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # random: names this container in its slots

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, TypeAlias
 
 from superswarm.consortium.approval import ApprovedManifest
+from superswarm.consortium.manifest import Job
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.kdf import KEY_BYTES
 from superswarm.crypto.signing import SIGNATURE_BYTES, SigningKey, VerifyingKey
@@ -39,15 +40,24 @@ FILES: Final = 64
 INDEX = struct.Struct(">I")
 
 
-def publish(adapter: Adapter, *, manifest: ApprovedManifest, run: str, rounds: int, signer: SigningKey) -> bytes:
+def publish(
+    adapter: Adapter, *, manifest: ApprovedManifest, job: Job, run: str, rounds: int, signer: SigningKey
+) -> bytes:
     """Make the result container: readable by the recipients that the manifest names, and by nobody else."""
     dst = io.BytesIO()
-    write_result(dst, adapter, manifest=manifest, run=run, rounds=rounds, signer=signer)
+    write_result(dst, adapter, manifest=manifest, job=job, run=run, rounds=rounds, signer=signer)
     return dst.getvalue()
 
 
 def write_result(
-    dst: BinaryIO, adapter: Adapter, *, manifest: ApprovedManifest, run: str, rounds: int, signer: SigningKey
+    dst: BinaryIO,
+    adapter: Adapter,
+    *,
+    manifest: ApprovedManifest,
+    job: Job,
+    run: str,
+    rounds: int,
+    signer: SigningKey,
 ) -> ResultHeader:
     """`publish` into an empty file that can be read and sought in; holds one chunk beyond the adapter."""
     weights = encode_parts(adapter)
@@ -55,13 +65,13 @@ def write_result(
     for part in weights:
         digest.update(part)
     spec = AdapterSpec.of(adapter)
-    readme = card(manifest, run=run, rounds=rounds, spec=spec, weights=Digest(digest.digest()))
+    readme = card(manifest, job, run=run, rounds=rounds, spec=spec, weights=Digest(digest.digest()))
     key = secrets.token_bytes(KEY_BYTES)
-    header = result_header(manifest, run=run, rounds=rounds, signer=signer.public, key=key)
+    header = result_header(manifest, job=job, run=run, rounds=rounds, signer=signer.public, key=key)
 
     dst.write(MAGIC + bytes(SIGNATURE_BYTES))
     writer = StreamWriter(dst, key, header=header.to_json())
-    files: list[File] = [(WEIGHTS, weights), (CONFIG, [adapter_config(manifest.manifest)]), (CARD, [readme])]
+    files: list[File] = [(WEIGHTS, weights), (CONFIG, [adapter_config(manifest.manifest, job)]), (CARD, [readme])]
     for piece in pack_files(files):
         writer.write(piece)
     writer.close()
@@ -73,7 +83,7 @@ def write_result(
 
 
 def result_header(
-    manifest: ApprovedManifest, *, run: str, rounds: int, signer: VerifyingKey, key: bytes
+    manifest: ApprovedManifest, *, job: Job, run: str, rounds: int, signer: VerifyingKey, key: bytes
 ) -> ResultHeader:
     """The public header, with the content key sealed to each recipient that the manifest names."""
     agreed = manifest.manifest
@@ -82,6 +92,7 @@ def result_header(
         consortium=agreed.consortium,
         epoch=agreed.epoch,
         manifest=str(manifest.digest),
+        job=job.name,
         run=run,
         rounds=rounds,
         container=secrets.token_hex(32),

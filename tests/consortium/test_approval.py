@@ -29,6 +29,7 @@ from tests.consortia import (
     TDX_POLICY,
     approved,
     digest,
+    job,
     manifest,
     measurement,
     member,
@@ -260,13 +261,7 @@ HANDLING = {
         role: {"platforms": ["simulated"], "measurements": [measurement("patched")]}
         for role in ("trainer", "aggregator")
     },
-    "job": {
-        "base_model": "base",
-        "rounds": 90,
-        "seed": 7,
-        "lora": {"rank": 4, "alpha": 8.0, "target_modules": ["q_proj"]},
-        "training": {"local_steps": 2, "batch_size": 1, "learning_rate": 0.001, "max_length": 64},
-    },
+    "jobs": [job(rounds=90)],
     "aggregation": {"rule": "fedavg", "weighting": "equal", "minimum_cohort": 1, "round_seconds": 600},
     "metrics": {"release": ["train_loss"], "granularity": "member", "to": ["operator"]},
     "result": {"recipients": ["dave"]},
@@ -341,7 +336,7 @@ def test_an_owner_of_an_unused_model_vetoes_code_but_not_the_job() -> None:
     current = approved(
         member("alice", DATA), member("bob"), member("carol"), assets=[owned("base", "public"), owned("spare", "bob")]
     )
-    succeed(current, sign_all(successor(current, job=HANDLING["job"]), current, by=["alice", "carol"]))
+    succeed(current, sign_all(successor(current, jobs=HANDLING["jobs"]), current, by=["alice", "carol"]))
     patched = successor(current, workloads=HANDLING["workloads"])
     with pytest.raises(OwnerVeto, match="bob must sign"):
         succeed(current, sign_all(patched, current, by=["alice", "carol"]))
@@ -350,15 +345,14 @@ def test_an_owner_of_an_unused_model_vetoes_code_but_not_the_job() -> None:
 @pytest.mark.parametrize(("before", "after"), [("mine", "other"), ("other", "mine")])
 def test_a_job_is_not_moved_off_or_onto_a_model_without_its_owner(before: str, after: str) -> None:
     """The asset itself stays as it is; carol brings nothing but the model."""
-    job = HANDLING["job"]
     current = approved(
         member("alice", DATA),
         member("bob", DATA),
         member("carol", "model"),
         assets=[owned("mine", "carol"), owned("other", "public")],
-        job=job | {"base_model": before},
+        jobs=[job(base_model=before)],
     )
-    moved = successor(current, job=job | {"base_model": after})
+    moved = successor(current, jobs=[job(base_model=after)])
     with pytest.raises(OwnerVeto, match="carol must sign: owner: job"):
         succeed(current, sign_all(moved, current, by=["alice", "bob"]))
     succeed(current, sign_all(moved, current))

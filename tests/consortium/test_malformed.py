@@ -25,6 +25,7 @@ from tests.consortia import (
     approved,
     digest,
     grant,
+    job,
     manifest,
     manifest_data,
     member,
@@ -289,4 +290,4 @@ def test_booleans_and_texts_are_not_numbers() -> None:
                 ).encode()
             )
         with pytest.raises(Malformed):
-            manifest(job=manifest_data()["job"] | {"rounds": wrong})
+            manifest(jobs=[job(rounds=wrong)])

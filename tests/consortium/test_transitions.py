@@ -37,7 +37,7 @@ from tests.consortia import (
 
 ILLEGAL = 10_000
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
-HANDLING = {"coordinator", "workloads", "job", "aggregation", "protection", "privacy", "metrics", "result"}
+HANDLING = {"coordinator", "workloads", "jobs", "aggregation", "protection", "privacy", "metrics", "result"}
 Data = dict[str, Any]
 
 
@@ -72,7 +72,7 @@ def judge(old: Data, new: Data) -> Verdict:
         before, after = owned_before.get(name), owned_after.get(name)
         if before != after:
             veto |= {a["owner"] for a in (before, after) if a}
-    base_before, base_after = owned_before[old["job"]["base_model"]], owned_after[new["job"]["base_model"]]
+    base_before, base_after = owned_before[old["jobs"][0]["base_model"]], owned_after[new["jobs"][0]["base_model"]]
     handled = bool(changed & HANDLING) or base_before != base_after
     if handled:
         veto |= {base_before["owner"], base_after["owner"]}
@@ -175,13 +175,13 @@ def adds_asset(rng: random.Random, data: Data) -> None:
 
 
 def drops_asset(rng: random.Random, data: Data) -> None:
-    spare = [a for a in data["assets"] if a["name"] != data["job"]["base_model"]]
+    spare = [a for a in data["assets"] if a["name"] != data["jobs"][0]["base_model"]]
     if spare:
         data["assets"].remove(rng.choice(spare))
 
 
 def swaps_base(rng: random.Random, data: Data) -> None:
-    data["job"]["base_model"] = rng.choice([a["name"] for a in data["assets"] if a["kind"] == "model"])
+    data["jobs"][0]["base_model"] = rng.choice([a["name"] for a in data["assets"] if a["kind"] == "model"])
 
 
 def edits_quorum(rng: random.Random, data: Data) -> None:
@@ -196,7 +196,7 @@ def edits_handling(rng: random.Random, data: Data) -> None:
         case 1:
             data["workloads"]["trainer"]["measurements"] = [measurement(str(n))]
         case 2:
-            data["job"]["seed"] = n
+            data["jobs"][0]["seed"] = n
         case 3:
             data["aggregation"]["round_seconds"] = n + 1
         case 4:

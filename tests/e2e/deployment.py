@@ -62,6 +62,7 @@ class Deployment:
             manifest=self.manifest.digest,
             epoch=1,
             run=run,
+            job="adapter",
             rounds=rounds,
             attempts=attempts,
             not_after=int(time.time()) + 3600,
@@ -171,11 +172,12 @@ def _found(stage: Stage, keys: Mapping[str, MemberKeys], model: Path) -> tuple[A
         "assets": [
             {"name": "base", "kind": "model", "owner": "public", "digest": str(model_digest(model)), "source": "tiny"}
         ],
-        "job": base["job"]
-        | {
-            "lora": {"rank": 2, "alpha": 4.0, "target_modules": ["q_proj", "v_proj"]},
-            "training": {"local_steps": 2, "batch_size": 2, "learning_rate": 0.01, "max_length": 64},
-        },
+        "jobs": [
+            consortia.job(
+                lora={"rank": 2, "alpha": 4.0, "target_modules": ["q_proj", "v_proj"]},
+                training={"local_steps": 2, "batch_size": 2, "learning_rate": 0.01, "max_length": 64},
+            )
+        ],
         "aggregation": {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 2, "round_seconds": 60},
         "result": {"recipients": ["alice", "bob"]},
         "quorum": consortia.quorums(2),

@@ -32,7 +32,7 @@ ALICE, CAROL = MemberId("alice"), MemberId("carol")
 SIGNER = consortia.signing_key("aggregator session")
 ADAPTER = {"w": np.random.default_rng(0).standard_normal(1 << 19, np.float32)}  # 2 MiB: three chunks
 MANIFEST = consortia.approved(result={"recipients": ["alice", "bob"]})
-RESULT = publish(ADAPTER, manifest=MANIFEST, run="run-1", rounds=2, signer=SIGNER)
+RESULT = publish(ADAPTER, manifest=MANIFEST, job=MANIFEST.manifest.jobs[0], run="run-1", rounds=2, signer=SIGNER)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_a_missing_file_is_the_machines_fault(tmp_path: Path) -> None:
 def test_two_publications_of_one_run_do_not_replace_each_other(tmp_path: Path) -> None:
     folder = ResultFolder(tmp_path)
     other = consortia.signing_key("another session")
-    again = publish(ADAPTER, manifest=MANIFEST, run="run-1", rounds=2, signer=other)
+    again = publish(ADAPTER, manifest=MANIFEST, job=MANIFEST.manifest.jobs[0], run="run-1", rounds=2, signer=other)
     for _ in range(2):
         folder.store("run-1", RESULT, SIGNER.public)
         folder.store("run-1", again, other.public)

@@ -90,7 +90,7 @@ def test_one_open_value_is_refused_by_its_name() -> None:
 
 def test_filling_in_keeps_comments_and_everything_else() -> None:
     text = template("consortium", "simulated", IDENTITY)
-    result = drafting.fill(text, {("job", "rounds"): 7, ("aggregation", "minimum_cohort"): 3})
+    result = drafting.fill(text, {("jobs", "rounds"): 7, ("aggregation", "minimum_cohort"): 3})
     changed = [(old, new) for old, new in zip(text.splitlines(), result.splitlines(), strict=True) if old != new]
     assert [new for _, new in changed] == [
         "rounds = 7  # aggregations",
@@ -102,8 +102,8 @@ def test_what_is_written_in_another_way_is_not_filled_in_wrongly() -> None:
     text = '[result]\nrecipients = [\n  "a",\n]\n'
     with pytest.raises(Misconfigured, match=r"result\.recipients is not on one line"):
         drafting.fill(text, {("result", "recipients"): ["b"]})
-    with pytest.raises(Misconfigured, match=r"job\.rounds"):
-        drafting.fill(text, {("job", "rounds"): 1})
+    with pytest.raises(Misconfigured, match=r"jobs\.rounds"):
+        drafting.fill(text, {("jobs", "rounds"): 1})
 
 
 def test_a_name_cannot_smuggle_in_settings() -> None:
@@ -148,7 +148,7 @@ PRINTABLE = st.text(min_size=1, max_size=40).filter(str.isprintable)
 def test_toml_and_back(name: str, source: str, alpha: float, seed: int) -> None:
     data = manifest_data(name=name)
     data["assets"][0]["source"] = source
-    data["job"] |= {"seed": seed, "lora": data["job"]["lora"] | {"alpha": alpha}}
+    data["jobs"][0] |= {"seed": seed, "lora": data["jobs"][0]["lora"] | {"alpha": alpha}}
     original = Manifest.from_data(data)
     assert Manifest.from_toml(drafting.to_toml(original.to_data())) == original
 

@@ -102,9 +102,10 @@ def test_peft_loads_the_published_adapter(
     plan = job(TARGETS[family])
     tuner = Finetuner(plan, base_of(folders[family]), data, data)
     trained, _ = tuner.train(tuner.initial(), 1)
-    tables = plan.model_dump(mode="json") | {"base_model": consortia.manifest_data()["job"]["base_model"]}
+    tables = plan.model_dump(mode="json") | {"base_model": "base"}
     signer = consortia.signing_key("aggregator session")
-    raw = publish(trained, manifest=consortia.approved(job=tables), run="run-1", rounds=1, signer=signer)
+    manifest = consortia.approved(jobs=[tables])
+    raw = publish(trained, manifest=manifest, job=manifest.manifest.jobs[0], run="run-1", rounds=1, signer=signer)
     results = ResultFolder(tmp_path / "results")
     results.store("run-1", raw, signer.public)
     sealed = results.results()[0][0].path

@@ -245,7 +245,7 @@ def test_the_next_epoch_needs_the_one_before_and_its_signatures() -> None:
     files = sign("next.toml", ["west"], "--after", "consortium.json") + files
     run("manifest", "combine", *files, "--after", "consortium.json", "--out", "second.json")
     chain = parse_chain(Path("second.json").read_bytes())
-    assert approve(chain).manifest.job.rounds == 5
+    assert approve(chain).manifest.jobs[0].rounds == 5
     assert len(chain) == 2
     with pytest.raises(Misconfigured, match="leave --after away"):
         run("manifest", "check", "m.toml", "--after", "consortium.json")

@@ -20,7 +20,14 @@ from tests import consortia
 PASSPHRASE = "correct horse battery staple"
 SIGNER = consortia.signing_key("aggregator session")
 MANIFEST = consortia.approved(result={"recipients": ["alice"]})
-RESULT = publish({"w": np.ones(8, np.float32)}, manifest=MANIFEST, run="run-1", rounds=2, signer=SIGNER)
+RESULT = publish(
+    {"w": np.ones(8, np.float32)},
+    manifest=MANIFEST,
+    job=MANIFEST.manifest.jobs[0],
+    run="run-1",
+    rounds=2,
+    signer=SIGNER,
+)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def tiny() -> Any:
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["all-linear"]])
 def test_peft_loads_the_opened_folder(tmp_path: Path, targets: list[str]) -> None:
     lora = {"rank": 4, "alpha": 8.0, "target_modules": targets}
-    manifest = consortia.approved(job=consortia.manifest_data()["job"] | {"lora": lora})
+    manifest = consortia.approved(jobs=[consortia.job(lora=lora)])
     trained = peft.get_peft_model(
         tiny(),
         peft.LoraConfig(
@@ -47,7 +47,7 @@ def test_peft_loads_the_opened_folder(tmp_path: Path, targets: list[str]) -> Non
     state = peft.get_peft_model_state_dict(trained)
     adapter = {name: value.float().numpy().astype(np.float32) for name, value in state.items()}
 
-    raw = publish(adapter, manifest=manifest, run="run-1", rounds=1, signer=SIGNER)
+    raw = publish(adapter, manifest=manifest, job=manifest.manifest.jobs[0], run="run-1", rounds=1, signer=SIGNER)
     folder = ResultFolder(tmp_path / "results")
     folder.store("run-1", raw, SIGNER.public)
     out = tmp_path / "adapter"

@@ -34,7 +34,8 @@ ADAPTER = {
     for x, shape in (("A", (4, 16)), ("B", (16, 4)))
 }
 MANIFEST = consortia.approved(result={"recipients": ["alice", "bob"]})
-RESULT = publish(ADAPTER, manifest=MANIFEST, run="run-1", rounds=2, signer=SIGNER)
+JOB = MANIFEST.manifest.jobs[0]
+RESULT = publish(ADAPTER, manifest=MANIFEST, job=JOB, run="run-1", rounds=2, signer=SIGNER)
 HEAD = read_head(io.BytesIO(RESULT))
 
 
@@ -55,7 +56,7 @@ def resigned(raw: bytes, signer: SigningKey, header: ResultHeader | None = None)
 def rebuilt(change: Callable[[dict[str, Any]], None], files: dict[str, bytes] | None = None) -> bytes:
     """A container that the true aggregator made and signed, with another header or other files."""
     key = bytes(32)
-    header = result_header(MANIFEST, run="run-1", rounds=2, signer=SIGNER.public, key=key)
+    header = result_header(MANIFEST, job=JOB, run="run-1", rounds=2, signer=SIGNER.public, key=key)
     data = json.loads(header.to_json())
     change(data)
     raw = ResultHeader.model_validate(data).to_json()
@@ -80,7 +81,7 @@ def test_every_recipient_opens_the_same_folder(member: MemberId) -> None:
 
 def test_the_config_is_what_the_manifest_says() -> None:
     config = json.loads(files_of(RESULT)[CONFIG])
-    lora = MANIFEST.manifest.job.lora
+    lora = JOB.lora
     assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (lora.rank, lora.alpha, lora.dropout)
     assert config["target_modules"] == sorted(lora.target_modules)
     assert config["base_model_name_or_path"] == "hub/base"
@@ -94,7 +95,7 @@ def test_the_card_says_where_it_comes_from_and_that_simulation_protects_nothing(
 
 def test_texts_of_the_manifest_are_no_markup_in_the_card() -> None:
     named = consortia.approved(name="[click](http://x) | <b>")
-    card = files_of(publish(ADAPTER, manifest=named, run="run-1", rounds=1, signer=SIGNER))[CARD].decode()
+    card = files_of(publish(ADAPTER, manifest=named, job=JOB, run="run-1", rounds=1, signer=SIGNER))[CARD].decode()
     assert "](http" not in card
     assert "<b>" not in card
 
@@ -113,7 +114,7 @@ def test_nothing_readable_is_in_it() -> None:
 
 
 def test_two_publications_share_no_key() -> None:
-    again = publish(ADAPTER, manifest=MANIFEST, run="run-1", rounds=2, signer=SIGNER)
+    again = publish(ADAPTER, manifest=MANIFEST, job=JOB, run="run-1", rounds=2, signer=SIGNER)
     other = read_head(io.BytesIO(again))
     keys = {head.header.open_key(ALICE, consortia.kem_key(ALICE)) for head in (HEAD, other)}
     assert len(keys) == 2
@@ -318,7 +319,7 @@ def test_a_gigabyte_of_header_claimed() -> None:
 
 
 def test_a_stream_under_another_key_than_the_slots_is_refused() -> None:
-    header = result_header(MANIFEST, run="run-1", rounds=2, signer=SIGNER.public, key=bytes(32))
+    header = result_header(MANIFEST, job=JOB, run="run-1", rounds=2, signer=SIGNER.public, key=bytes(32))
     with pytest.raises(CannotOpen):
         files_of(sealed_plain(b"", b"\1" * 32, header.to_json()))
 
@@ -345,5 +346,5 @@ def approved_for(count: int) -> ApprovedManifest:
 
 
 def test_many_recipients() -> None:
-    raw = publish(ADAPTER, manifest=approved_for(12), run="r", rounds=1, signer=SIGNER)
+    raw = publish(ADAPTER, manifest=approved_for(12), job=JOB, run="r", rounds=1, signer=SIGNER)
     assert files_of(raw, MemberId("m11")).keys() == {WEIGHTS, CONFIG, CARD}

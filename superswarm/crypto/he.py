@@ -24,14 +24,14 @@ from typing import Any, Final, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from superswarm.crypto.he_parameters import HeParameters
+from superswarm.crypto.he_parameters import Encryption, HeParameters
 from superswarm.crypto.he_words import Words, pack_words, unpack_words
-from superswarm.errors import CannotOpen, Environment, Malformed, Mismatch
+from superswarm.errors import Environment, Malformed, Mismatch
 from superswarm.values import Digest
 from superswarm.wire import pack, unpack
 
 Values: TypeAlias = NDArray[np.uint64] | NDArray[np.float64]
-SECRET_LABEL: Final = "superswarm/v1/he-secret-key"
+SECRET_LABEL: Final = "superswarm/v1/he-secret-key"  # noqa: S105 - a label
 PUBLIC_LABEL: Final = "superswarm/v1/he-public-key"
 SEED_BYTES: Final = 64
 SEAL_HEADER = struct.Struct("<HBBBBHQ")  # magic, its own size, version (2), compression, reserved, size
@@ -149,7 +149,9 @@ class HeEncryptor:
     """Encrypts chunks under one key. Every ciphertext is of fresh randomness."""
 
     def __init__(self, context: HeContext, key: HeSecretKey | HePublicKey) -> None:
-        self._context, self._seeded = context, isinstance(key, HeSecretKey)
+        self.parameters = context.parameters
+        self.encryption: Encryption = "secret" if isinstance(key, HeSecretKey) else "public"
+        self._context = context
         loaded = context.frames.load_key(key)
         self._encryptor = context.seal.Encryptor(context.context, loaded)
         self._encoder = _Encoder(context)
@@ -157,7 +159,7 @@ class HeEncryptor:
     def encrypt(self, values: Values) -> Encrypted:
         """Encrypt one plaintext: at most `slots` integers below the plaintext modulus, or real numbers."""
         plaintext, frames = self._encoder.encode(values), self._context.frames
-        if self._seeded:
+        if self.encryption == "secret":
             return Encrypted(*frames.read_seeded(self._encryptor.encrypt_symmetric(plaintext)))
         ciphertext = self._context.seal.Ciphertext()
         self._encryptor.encrypt(plaintext, ciphertext)
@@ -168,6 +170,7 @@ class HeDecryptor:
     """Decrypts sums of ciphertexts."""
 
     def __init__(self, context: HeContext, key: HeSecretKey) -> None:
+        self.parameters = context.parameters
         self._context = context
         self._decryptor = context.seal.Decryptor(context.context, context.frames.load_key(key))
         self._evaluator = context.seal.Evaluator(context.context)
@@ -176,27 +179,20 @@ class HeDecryptor:
     def decrypt(self, first: Words, seeds: Sequence[bytes], second: Words | None) -> Values:
         """All slots of one sum: its first polynomial, and the second as seeds of addends and the sum of others.
 
-        Raises CannotOpen for a sum that cannot have come of encryptions.
+        What does not come of encryptions decrypts to anything; only a check on the values can tell.
         """
-        frames, total = self._context.frames, None
-        nothing = np.zeros_like(first)
-        try:
-            if second is not None:
-                total = frames.full(first, second)
-                first = nothing
-            for seed in seeds:
-                part = frames.seeded(first, seed)
-                first = nothing
-                if total is None:
-                    total = part
-                else:
-                    self._evaluator.add_inplace(total, part)
-            if total is None:
-                raise ValueError("a sum of no ciphertexts")
-            plaintext = self._context.seal.Plaintext()
-            self._decryptor.decrypt(total, plaintext)
-        except RuntimeError:  # SEAL's logic_error: a second polynomial of zeros, which encrypts nothing
-            raise CannotOpen("a sum of ciphertexts does not decrypt") from None
+        frames, parts = self._context.frames, []
+        if second is not None:
+            parts.append(frames.full(first, second))
+            first = np.zeros_like(first)
+        for seed in seeds:
+            parts.append(frames.seeded(first, seed))
+            first = np.zeros_like(first)
+        total, *others = parts
+        for part in others:
+            self._evaluator.add_inplace(total, part)
+        plaintext = self._context.seal.Plaintext()
+        self._decryptor.decrypt(total, plaintext)
         return self._encoder.decode(plaintext)
 
 
@@ -224,7 +220,7 @@ class _Encoder:
 
 
 class _Frames:
-    """SEAL's objects from and to polynomials. What surrounds these in SEAL's format is taken from SEAL's own samples."""
+    """SEAL's objects from and to polynomials; what surrounds these in SEAL's format is copied from SEAL's own."""
 
     def __init__(self, context: HeContext) -> None:
         self._context, self._scratch = context, context.scratch
@@ -289,7 +285,7 @@ class _Frames:
 
     def _inner(self, sealed: Any, size: int) -> bytes:
         """What SEAL wrote, without its header and compression: `size` bytes, or this SEAL is not understood."""
-        import pyarrow
+        import pyarrow as pa
 
         raw = self._scratch.save(sealed)
         magic, length, major, minor, compression, _, total = SEAL_HEADER.unpack_from(raw)
@@ -297,7 +293,7 @@ class _Frames:
             raise Environment(UNKNOWN_SEAL)
         self._version = (major, minor)
         try:
-            return bytes(pyarrow.decompress(raw[SEAL_HEADER.size :], size, codec="zstd", asbytes=True))
+            return bytes(pa.decompress(raw[SEAL_HEADER.size :], size, codec="zstd", asbytes=True))
         except (OSError, ValueError):
             raise Environment(UNKNOWN_SEAL) from None
 

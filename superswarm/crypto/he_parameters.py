@@ -163,7 +163,7 @@ def _bfv_candidates(length: int, cohort: int, field_bits: int, encryption: Encry
             if primes:
                 yield HeParameters(
                     scheme="bfv",
-                encryption=encryption,
+                    encryption=encryption,
                     degree=degree,
                     primes=primes,
                     plain_modulus=modulus,
@@ -256,10 +256,12 @@ def plain_prime(bits: int, degree: int) -> int:
 
 def is_prime(number: int) -> bool:
     """Miller-Rabin with the first twelve primes, which is exact below 2**64 (Sorenson, Webster, 2015)."""
+    if number < 2:
+        return False
     odd, twos = number - 1, 0
     while odd % 2 == 0:
         odd, twos = odd // 2, twos + 1
-    return number > 1 and all(number == w or (number % w and _passes(number, w, odd, twos)) for w in WITNESSES)
+    return all(number == w or (number % w and _passes(number, w, odd, twos)) for w in WITNESSES)
 
 
 def _passes(number: int, witness: int, odd: int, twos: int) -> bool:

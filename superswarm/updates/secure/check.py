@@ -45,17 +45,19 @@ class CheckVector:
         self._columns = [_field(value) for value in columns.tolist()]
         self._rows = KeyStream(derive(seed, f"{LABEL}/rows", self._context))
         self._known: list[int] = []
+        raw = derive(seed, f"{LABEL}/weight", self._context, 16)
+        self._weight = int.from_bytes(raw, "big") % PRIME
 
-    def dot(self, values: NDArray[Any]) -> int:
-        """<r, values> modulo p, for unsigned integers of 2, 4 or 8 bytes. Malformed for one that is not below p."""
+    def dot(self, values: NDArray[Any], weight: int = 0) -> int:
+        """<r, (values, weight)> modulo p, for unsigned integers of 2, 4 or 8 bytes. Malformed for one not below p."""
         flat = np.ascontiguousarray(values).reshape(-1)
         if flat.dtype.kind != "u" or flat.dtype.itemsize not in (2, 4, 8):
             raise TypeError("only unsigned integers of 2, 4 or 8 bytes have a product with the check vector")
-        if flat.dtype.itemsize == 8 and flat.size and int(flat.max()) >= PRIME:
+        if not 0 <= weight < PRIME or (flat.dtype.itemsize == 8 and flat.size and int(flat.max()) >= PRIME):
             raise Malformed("an integer in a sum is not below 2**61 - 1")
         limbs = flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(LIMB)
         matrix = self._limbs_of_columns(flat.dtype.itemsize // 2)
-        total, whole = 0, limbs.size // ROW * ROW
+        total, whole = weight * self._weight, limbs.size // ROW * ROW
         scratch = np.empty((ROWS, ROW))
         for start in range(0, whole, ROWS * ROW):
             block = limbs[start : min(start + ROWS * ROW, whole)].reshape(-1, ROW)
@@ -70,14 +72,14 @@ class CheckVector:
         raw = derive(self._seed, f"{LABEL}/pad", pack(self._context, member), 16)
         return int.from_bytes(raw, "big") % PRIME
 
-    def tag(self, member: str, values: NDArray[Any]) -> int:
+    def tag(self, member: str, values: NDArray[Any], weight: int = 0) -> int:
         """What the member sends: its product under its pad. Once a round, or the difference shows."""
-        return (self.dot(values) + self.pad(member)) % PRIME
+        return (self.dot(values, weight) + self.pad(member)) % PRIME
 
-    def accepts(self, total: NDArray[Any], tags: int, members: Iterable[str]) -> bool:
-        """Whether `total` is the sum of what exactly these members tagged, if `tags` is the sum of their tags."""
+    def accepts(self, total: NDArray[Any], tags: int, members: Iterable[str], weight: int = 0) -> bool:
+        """Whether these are the sums of the values, tags and weights of exactly these members."""
         pads = sum(self.pad(member) for member in members)
-        return (self.dot(total) + pads - tags) % PRIME == 0
+        return (self.dot(total, weight) + pads - tags) % PRIME == 0
 
     def _product(
         self, first: int, block: NDArray[np.uint16], scratch: NDArray[np.float64], matrix: NDArray[np.float64]

@@ -62,6 +62,15 @@ def test_an_honest_sum_passes_and_any_other_fails(dtype: Any) -> None:
     assert not check.accepts(total, (tags + 1) % PRIME, NAMES)
 
 
+def test_the_sum_of_weights_is_checked_too() -> None:
+    xs, check, weights = vectors(500), CheckVector(SEED, 3, b"run"), (1, 2**40, 7)
+    tags = sum(check.tag(name, x, w) for name, x, w in zip(NAMES, xs, weights, strict=True))
+    total = sum(xs[1:], xs[0])
+    assert check.accepts(total, tags, NAMES, sum(weights))
+    assert not check.accepts(total, tags, NAMES, sum(weights) + 1)
+    assert not check.accepts(total, tags, NAMES)
+
+
 def test_one_members_vector_does_not_pass_as_the_sum() -> None:
     xs, check = vectors(500), CheckVector(SEED, 3, b"run")
     tags = [check.tag(name, x) for name, x in zip(NAMES, xs, strict=True)]

@@ -101,6 +101,7 @@ class Limits:
     clock_skew_seconds: int = 300  # between the clocks of two members
     handshake_seconds: int = 60  # for one step of a handshake, which holds the whole cohort up
     nonce_seconds: int = 600  # a challenger's nonce serves once, and expires
+    vouch_seconds: int = 6 * 3600  # between a handshake and what a session's vouch is still good for
 
 
 LIMITS = Limits()

@@ -27,6 +27,7 @@ def up(config: TrainerConfig) -> None:
     Plaintext stays in memory. The trainer opens no port: every connection goes outward.
     """
     from participants.flower import serve
+    from participants.learners import LoadedLearner
     from participants.supernode import SuperNode, SuperNodeSettings
     from participants.trainer import Trainer
     from superswarm.io import logs
@@ -59,7 +60,7 @@ def up(config: TrainerConfig) -> None:
             manifest=manifest,
             attester=attester,
             pairing_key=load_pairing(config.pairing),
-            learner=_learner(config, manifest, reporter),
+            learners=LoadedLearner(_learner(config, manifest, reporter)),
             notify=reporter,
         )
         supernode = stack.enter_context(SuperNode(settings))

@@ -1,9 +1,9 @@
 """Files that exist only in this process's memory: for plaintext, where a library wants files.
 
-Each file is an anonymous one of the kernel's (memfd_create(2)): it has no name anywhere, is sealed against change once
-it is filled, and is gone with the process, however that ends. Libraries that open paths get a private folder of links
-to /proc/self/fd/N: another process that follows one reaches a file of its own, or none. A process that is killed
-leaves such a folder behind, and with it names, but no content.
+Each file is an anonymous one of the kernel's (memfd_create(2)): it has no name anywhere, is sealed against change
+once it is filled, and is gone with the process, however that ends. Libraries that open paths get a private folder of
+links to /proc/self/fd/N: another process that follows one reaches a file of its own, or none. A process that is
+killed leaves such a folder behind, and with it names, but no content.
 
 Pages are locked before anything is written to them, where RLIMIT_MEMLOCK allows. Where it does not, they could be
 swapped out: `locked` says so. Where the kernel offers no such files nothing is written to a disk instead.
@@ -33,7 +33,6 @@ FILES: Final = 1024  # each holds a file descriptor
 NAME_BYTES: Final = 255
 PROC: Final = Path("/proc/self/fd")
 MFD_NOEXEC_SEAL: Final = 8  # linux/memfd.h, since Linux 6.3
-SEALED: Final = ("F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE", "F_SEAL_SEAL")  # not defined on every system
 
 
 class MemoryFiles:
@@ -70,10 +69,8 @@ class MemoryFiles:
                 file = _File.of(writable, size)
             try:
                 writer = _Writer(writable, size)
-                yield cast(BinaryIO, writer)
-                if writer.missing:
-                    raise Malformed(f"a file ends {writer.missing} bytes before its announced size")
-                _seal(writable)
+                yield cast("BinaryIO", writer)
+                writer.finish()
             except BaseException:
                 file.close()
                 raise
@@ -159,21 +156,28 @@ class _Writer(io.RawIOBase):
     def __init__(self, handle: int, size: int) -> None:
         super().__init__()
         self._handle = handle
-        self.missing = size  # bytes
+        self._missing = size  # bytes
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]  # any buffer
         with memoryview(data).cast("B") as view:
-            if len(view) > self.missing:
+            if len(view) > self._missing:
                 raise TooLarge("a file has more bytes than its announced size")
             done = 0
             with _explained():
                 while done < len(view):
                     done += os.write(self._handle, view[done:])
-        self.missing -= done
+        self._missing -= done
         return done
+
+    def finish(self) -> None:
+        """Seal the file against any change. Raises Malformed where it is not full."""
+        if self._missing:
+            raise Malformed(f"a file ends {self._missing} bytes before its announced size")
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(self._handle, fcntl.F_ADD_SEALS, seals)
 
 
 def _anonymous() -> int:
@@ -184,13 +188,6 @@ def _anonymous() -> int:
         if error.errno != errno.EINVAL:  # an older kernel
             raise
         return os.memfd_create("superswarm", flags)
-
-
-def _seal(handle: int) -> None:
-    seals = 0
-    for name in SEALED:
-        seals |= getattr(fcntl, name)
-    fcntl.fcntl(handle, fcntl.F_ADD_SEALS, seals)
 
 
 def _is_name(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""A member's server, in a TEE, asks for a result's key: its request, the member's vouch, and how a contributor judges.
+"""A member's server, in a TEE, asks for a result's key: its request, its member's vouch, a contributor's judgement.
 
 The server gathers one challenge from each contributor that is to approve, and one of its own member's, and shows
 evidence that covers them all. Its member judges that first and vouches; each contributor then judges evidence and

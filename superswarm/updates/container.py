@@ -6,8 +6,8 @@ The signature is the aggregator's session key's, over the SHA-256 of the whole s
 hold the content key, so only a signature keeps one of them from making another result under it.
 
 The content key is in the header's slots (`superswarm.updates.slots`). Where the manifest asks for no approvals, each
-slot is "hpke": sealed to one recipient. Where k contributors must approve, each is "share": one of n shares, sealed to
-one contributor, and k of them give the key. Whoever reads skips slots of a kind that it does not know.
+slot is "hpke": sealed to one recipient. Where k contributors must approve, each is "share": one of n shares, sealed
+to one contributor, and k of them give the key. Whoever reads skips slots of a kind that it does not know.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ def sign_stream(src: BinaryIO, header: ResultHeader, key: SigningKey) -> bytes:
 def check_signature(src: BinaryIO, head: ResultHead, expected_signer: VerifyingKey | None) -> Digest:
     """The stream's digest. Raises Untrusted for another signer than expected, BadSignature for any other stream.
 
-    Reads all of `src`. Without `expected_signer` the signature shows that nothing was changed since whoever made it, not who that was.
+    Reads all of `src`. Without `expected_signer` the signature shows that nothing was changed since whoever made it,
+    not who that was.
     """
     signer = VerifyingKey.parse(head.header.signer)
     if expected_signer is not None and signer != expected_signer:

@@ -122,7 +122,7 @@ def _slots(manifest: ApprovedManifest, run: str, container: bytes, key: bytes) -
 
 
 def addressees(manifest: Manifest) -> tuple[MemberId, ...]:
-    """Whose nodes keep the sealed result: recipients, and with approvals also those who release it and who serve it."""
+    """Whose nodes keep the sealed result: recipients; with approvals, also whoever releases or serves it."""
     result = manifest.result
     more = (*manifest.contributors, *result.serving) if result.approvals else ()
     return tuple(dict.fromkeys(map(MemberId, (*result.recipients, *more))))

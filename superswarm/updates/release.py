@@ -189,9 +189,7 @@ def require_shared_out(header: ResultHeader, manifest: ApprovedManifest) -> None
     """Raise OtherManifest or NotApproved unless a result's header is what this manifest makes of it."""
     agreed = manifest.manifest
     if header.manifest != str(manifest.digest):
-        raise OtherManifest(
-            f"the result was made under epoch {header.epoch}, and another manifest than the one given"
-        )
+        raise OtherManifest(f"the result was made under epoch {header.epoch}, another manifest than the one given")
     if (header.consortium, header.epoch, header.attestation) != (agreed.consortium, agreed.epoch, agreed.attestation):
         raise OtherManifest("the result's header contradicts the manifest that it names")
     if agreed.result.approvals == 0:

@@ -142,7 +142,7 @@ def test_fewer_never_do(count: int) -> None:
 
 
 def test_k_minus_one_shares_and_a_guess_are_not_the_key() -> None:
-    """What colluders get without a third of them: another key, or none. That it says nothing, tests of Shamir show."""
+    """What two colluders get without a third: another key, or none. Tests of Shamir show that it says nothing."""
     known = [held(member).share for member in CONTRIBUTORS[: K - 1]]
     guessed = split(bytes(32), K, 4)[2]
     with pytest.raises((CannotOpen, Malformed)):
@@ -221,8 +221,8 @@ def test_who_is_no_recipient_gets_nothing_whatever_is_approved() -> None:
         member_recipient(MANIFEST, BOB)
     with pytest.raises(OtherRecipient, match="bob is no recipient"):
         key_of(APPROVALS, to=BOB)
+    head, digest = head_of(RESULT)
     with pytest.raises(OtherRecipient, match="erin serves no results"):
-        head, digest = head_of(RESULT)
         release(head, digest, MANIFEST, APPROVALS, Recipient(ERIN, ENTRY), consortia.kem_key(ERIN))
 
 

@@ -1,7 +1,7 @@
 """A contributor's approval of one release of a result: a file that members send each other. Parsing proves nothing.
 
 It names the result, the epoch that the result was made under, and the one recipient who may get its key; and it
-carries the contributor's share of the key, sealed to that recipient. `superswarm.updates.release` makes it, and judges
+carries the contributor's share of the key, sealed to that recipient. `superswarm.updates.release` makes and judges
 it.
 """
 

@@ -43,6 +43,7 @@ class RecipientKey:
     to: Recipient
     kem: KemPublicKey
     manifest: Digest
+    run: str | None  # the one run whose result a server may have; None where the manifest does not say
     proof: InitVar[object]
 
     def __post_init__(self, proof: object) -> None:
@@ -54,19 +55,17 @@ def member_recipient(manifest: ApprovedManifest, member: MemberId) -> RecipientK
     """A member, by its encryption key in the manifest. Raises OtherRecipient unless `result.recipients` names it."""
     to = Recipient(member)
     _require_named(manifest, to)
-    return RecipientKey(to=to, kem=manifest.encryption_key(member), manifest=manifest.digest, proof=_PROOF)
+    return RecipientKey(to=to, kem=manifest.encryption_key(member), manifest=manifest.digest, run=None, proof=_PROOF)
 
 
-def server_recipient(manifest: ApprovedManifest, header: ResultHeader, server: VouchedServer) -> RecipientKey:
-    """An attested, vouched server. Raises OtherManifest, OtherResult, or OtherRecipient outside `result.serving`."""
+def server_recipient(manifest: ApprovedManifest, server: VouchedServer) -> RecipientKey:
+    """An attested, vouched server. Raises OtherManifest, or OtherRecipient unless `result.serving` names it."""
     key = server.key
     if key.manifest != manifest.digest:
         raise OtherManifest("the server was judged under another manifest")
-    if key.run != header.run:
-        raise OtherResult(f"the server asks for the result of {key.run}, not of {header.run}")
     to = Recipient(key.member, key.keys.digest)
     _require_named(manifest, to)
-    return RecipientKey(to=to, kem=key.keys.kem, manifest=manifest.digest, proof=_PROOF)
+    return RecipientKey(to=to, kem=key.keys.kem, manifest=manifest.digest, run=key.run, proof=_PROOF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +90,8 @@ class HeldShare:
         """
         if to.manifest != self.manifest.digest:
             raise OtherManifest("the recipient was judged under another manifest than the result's")
+        if to.run not in (None, self.header.run):
+            raise OtherResult(f"the server asks for the result of {to.run}, not of {self.header.run}")
         unsealed = ResultApproval.model_validate(
             {**self._names(to.to), "entry": str(entry), "time": at, "sealed": ""}
         )

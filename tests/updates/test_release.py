@@ -228,7 +228,9 @@ def test_who_is_no_recipient_gets_nothing_whatever_is_approved() -> None:
 
 def test_only_judged_recipients_are_sealed_to() -> None:
     with pytest.raises(TypeError):
-        RecipientKey(to=Recipient(BOB), kem=consortia.kem_key(BOB).public, manifest=MANIFEST.digest, proof=None)
+        RecipientKey(
+            to=Recipient(BOB), kem=consortia.kem_key(BOB).public, manifest=MANIFEST.digest, run=None, proof=None
+        )
     with pytest.raises((TypeError, ValueError)):
         replace(held(ALICE), contributor=BOB)
     other = consortium(2)

@@ -18,6 +18,7 @@ from coordinator.admission import Admission, Session
 from coordinator.exchange import Timing, accepted, exchange
 from coordinator.mailroom import Mailroom, Outgoing
 from coordinator.postman import Postman
+from coordinator.unlocking import Unlocking
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import ApprovedGrant
 from superswarm.crypto.channel import seal_broadcast
@@ -88,6 +89,10 @@ class Aggregator:
     _signed_time: int = 0
     _since: float = 0.0
     _spec: AdapterSpec | None = None
+    _unlocking: Unlocking = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._unlocking = Unlocking(self.mailroom, self.postman, self.timing, self._leave_out)
 
     def run(self) -> None:
         """Admit, agree on where to begin, train the granted rounds, evaluate, publish."""
@@ -128,7 +133,7 @@ class Aggregator:
                 continue
             seen = peers
             try:
-                self._admit(peers)
+                self._admit(peers, self.manifest.manifest.aggregation.round_seconds)
             except RefusedByMembers:
                 raise
             except (NotVouched, Unavailable) as error:
@@ -142,15 +147,25 @@ class Aggregator:
         newcomers = self.mailroom.peers() - known - set(self._nodes.values())
         if missing and newcomers:
             try:
-                self._admit(self.mailroom.peers() - known)
+                self._admit(self.mailroom.peers() - known, self.admission.patience)
             except Error as error:
                 self.notify("not admitted", error=error.code, why=str(error))
 
-    def _admit(self, peers: frozenset[int]) -> None:
+    def _admit(self, peers: frozenset[int], patience: float) -> None:
+        """Shake hands with these peers; those trainers join that get ready within `patience` seconds."""
         admitted = self.admission.admit(peers)
         self._nodes = {**self._nodes, **admitted.nodes}
         self._signed_time, self._since = admitted.signed_time, self.timing.monotonic()
-        self._prepare(admitted.sessions)
+        self._prepare(self._unlock(admitted.sessions, patience))
+
+    def _unlock(self, sessions: tuple[Session, ...], seconds: float) -> tuple[Session, ...]:
+        """Wait for trainers that load something for this run: sealed assets, or one of several jobs' models."""
+        agreed = self.manifest.manifest
+        loading = {
+            s.member: s for s in sessions if len(agreed.jobs) > 1 or agreed.sealed_for(s.member, self.grant.job)
+        }
+        ready = self._unlocking.unlock(loading, self._nodes, seconds)
+        return tuple(s for s in sessions if s.member not in loading or s.member in ready)
 
     def _prepare(self, sessions: tuple[Session, ...]) -> None:
         """Ask newly admitted trainers what they have; only those whose adapter has the cohort's shapes join."""

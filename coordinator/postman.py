@@ -72,6 +72,20 @@ class Postman:
             self._visits.update(zip(tickets, idle, strict=True))
         self.return_home()
 
+    def run_errands(self, nodes: Mapping[MemberId, int], seconds: float) -> bool:
+        """Bring the letters that wait for nodes, and wait for the answers, at most `seconds`; whether any moved."""
+        addressed = {member: peer for member, peer in nodes.items() if party(Role.NODE, member) in self._boxes}
+        deadline = self.timing.monotonic() + seconds
+        self.return_home()
+        while self._visits and self.timing.monotonic() < deadline:  # a node is visited once at a time
+            self.timing.sleep(LONGEST_PAUSE)
+            self.return_home()
+        self.visit(addressed)
+        while self._visits and self.timing.monotonic() < deadline:
+            self.timing.sleep(LONGEST_PAUSE)
+            self.return_home()
+        return bool(addressed)
+
     def return_home(self) -> None:
         """Take in the letters of the nodes that answered, without waiting."""
         for delivery in self.mailroom.collect(list(self._visits)):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from participants.templates import PLACEHOLDER
-from superswarm.consortium.manifest import Manifest, Member, Quorum, load_toml
+from superswarm.consortium.manifest import Asset, Manifest, Member, Quorum, load_toml
 from superswarm.errors import Malformed, Misconfigured
 
 HEADER = re.compile(r"\s*\[\[?\s*([A-Za-z0-9_.-]+)\s*\]\]?\s*(#.*)?")
@@ -70,22 +70,30 @@ def _require(filled: str, values: Mapping[tuple[str, str], Any]) -> None:
 
 def set_members(text: str, cards: Sequence[Member]) -> str:
     """Put members' tables in place of those with the same ids, then of tables that are still open, then behind."""
+    return _set_entries(text, "members", "id", {card.id: member_toml(card) for card in cards})
+
+
+def set_assets(text: str, cards: Sequence[Asset]) -> str:
+    """Put assets' tables in place of those with the same names, then of tables that are still open, then behind."""
+    return _set_entries(text, "assets", "name", {card.name: asset_toml(card) for card in cards})
+
+
+def _set_entries(text: str, table: str, key: str, cards: Mapping[str, str]) -> str:
     lines = text.splitlines()
-    tables = list(_member_tables(lines))
+    tables = list(_entry_tables(lines, table))
     if not tables:
-        raise Misconfigured("this file has no [[members]] table: add the members by hand")
-    entries = [load_toml("\n".join(lines[start:stop]))["members"][0] for start, stop in tables]
-    named = {entry.get("id"): at for at, entry in enumerate(entries)}
-    given = {card.id for card in cards}
-    free = iter([at for at, entry in enumerate(entries) if any(open_places(entry)) and entry.get("id") not in given])
+        raise Misconfigured(f"this file has no [[{table}]] table: add the {table} by hand")
+    entries = [load_toml("\n".join(lines[start:stop]))[table][0] for start, stop in tables]
+    named = {entry.get(key): at for at, entry in enumerate(entries)}
+    free = iter([at for at, entry in enumerate(entries) if any(open_places(entry)) and entry.get(key) not in cards])
     blocks = {}
     behind = []
-    for card in cards:
-        at = named[card.id] if card.id in named else next(free, None)
+    for name, card in cards.items():
+        at = named[name] if name in named else next(free, None)
         if at is None:
-            behind.append(member_toml(card))
+            behind.append(card)
         else:
-            blocks[at] = member_toml(card)
+            blocks[at] = card
     out = []
     for at, (start, stop) in enumerate(tables):
         out += lines[tables[at - 1][1] if at else 0 : start]
@@ -93,15 +101,16 @@ def set_members(text: str, cards: Sequence[Member]) -> str:
     return "\n".join([*out, *("\n" + block for block in behind), *lines[tables[-1][1] :]]) + "\n"
 
 
-def _member_tables(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """First line and end of each [[members]] table, without the comments that follow it."""
+def _entry_tables(lines: Sequence[str], table: str) -> Iterator[tuple[int, int]]:
+    """First line and end of each [[table]] with its sub-tables, without the comments that follow it."""
     start = None
     end = 0
     for at, line in enumerate([*lines, "[end]"]):
-        if header := HEADER.fullmatch(line):
+        header = HEADER.fullmatch(line)
+        if header and not header[1].startswith(f"{table}."):
             if start is not None:
                 yield start, end
-            start = at if header[1] == "members" else None
+            start = at if header[1] == table else None
         if line.strip() and not line.lstrip().startswith("#"):
             end = at + 1
 
@@ -131,6 +140,20 @@ def read_card(text: bytes) -> Member:
     if missing := [f"{where}: {what}" for where, what in open_places(entries[0])]:
         raise Malformed(f"the member's public file is not filled in: {'; '.join(missing)}")
     return Member.from_data(entries[0])
+
+
+def read_asset_card(text: bytes) -> Asset:
+    """Read an asset's public file: one [[assets]] table. Proves nothing but that somebody wrote it."""
+    data = load_toml(text)
+    entries = data.get("assets")
+    if data.keys() != {"assets"} or not isinstance(entries, list) or len(entries) != 1:
+        raise Malformed("not an asset's public file: it holds one [[assets]] table and nothing else")
+    return Asset.from_data(entries[0])
+
+
+def asset_toml(asset: Asset) -> str:
+    """An asset's [[assets]] table."""
+    return to_toml({"assets": [asset.model_dump(mode="json", exclude_none=True)]}).strip()
 
 
 def member_toml(member: Member) -> str:

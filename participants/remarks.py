@@ -16,7 +16,7 @@ def tolerated(manifest: Manifest) -> list[str]:
 def _attestation(m: Manifest) -> Iterable[str]:
     if m.simulated:
         yield f"{SIMULATED_WARNING} Whoever runs the machines can read data, models and updates"
-    for role, workload in (("trainer", m.workloads.trainer), ("aggregator", m.workloads.aggregator)):
+    for role, workload in m.workloads.named():
         if len(workload.measurements) > 1:
             yield f"{len(workload.measurements)} versions of the {role}'s code are accepted, an older one included"
 
@@ -25,7 +25,7 @@ def _attestation(m: Manifest) -> Iterable[str]:
 
 def _policies(m: Manifest) -> Iterable[str]:
     """What the policies for real hardware leave open; whatever they do not say is on the strict side."""
-    for role, workload in (("trainer", m.workloads.trainer), ("aggregator", m.workloads.aggregator)):
+    for role, workload in m.workloads.named():
         if workload.policy is not None:
             for where, value in _leaves(workload.policy.model_dump(mode="json", exclude_none=True), ""):
                 if value in ("any", "accepted") or where.endswith("accepted_risk"):

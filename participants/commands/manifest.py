@@ -94,6 +94,10 @@ def draft(
     member: Annotated[
         list[Path] | None, typer.Option(help="A member's .member.toml file. Once for each.", show_default=False)
     ] = None,
+    asset: Annotated[
+        list[Path] | None,
+        typer.Option(help="A sealed asset's .asset.toml file, from `asset seal`. Once for each.", show_default=False),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The consortium's name.", show_default=False)] = None,
     coordinator: Annotated[str | None, typer.Option(help="Who runs the relay.", show_default=False)] = None,
     coordinator_authority: Annotated[
@@ -131,6 +135,8 @@ def draft(
     cards = [drafting.read_card(read_bytes(path, limit=LIMITS.document_bytes)) for path in member or ()]
     if cards:
         text = drafting.set_members(text, cards)
+    if assets := [drafting.read_asset_card(read_bytes(path, limit=LIMITS.document_bytes)) for path in asset or ()]:
+        text = drafting.set_assets(text, assets)
     if measurement == "this":
         if attestation != "simulated":
             raise Misconfigured(

@@ -24,11 +24,16 @@ def print_manifest(manifest: Manifest) -> None:
             say(f"  authority       {member.development_authority}")
     for asset in manifest.assets:
         say(f"{asset.kind} {asset.name}: owned by {asset.owner}, from {asset.source}", style="bold")
-        say(f"  digest          {asset.digest}")
+        say(f"  digest          {asset.digest}{' (of the sealed file)' if asset.release else ''}")
+        if terms := asset.release:
+            say(
+                f"  key released    to the {' or '.join(terms.roles)} of {', '.join(terms.members)}, {terms.times} "
+                f"times each, until {terms.not_after}"
+            )
     data = manifest.to_data()
     for clause in CLAUSES:
         if clause not in ("members", "assets"):
-            rows = [[key, value] for key, value in flatten(data[clause]).items()]
+            rows = [[key.removeprefix("."), value] for key, value in flatten({"": data[clause]}).items()]
             show_table(clause.capitalize(), ["", ""], rows)
 
 

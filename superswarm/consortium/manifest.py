@@ -180,6 +180,17 @@ class Manifest(Clause):
     def job(self, name: str) -> Job | None:
         return next((j for j in self.jobs if j.name == name), None)
 
+    def sealed_for(self, member: str, job: Job) -> tuple[Asset, ...]:
+        """The sealed assets whose keys this member's trainer needs for a job: its base model, and data."""
+        return tuple(
+            asset
+            for asset in self.assets
+            if asset.release is not None
+            and "trainer" in asset.release.roles
+            and member in asset.release.members
+            and (asset.kind == "dataset" or asset.name == job.base_model)
+        )
+
     @property
     def trainers(self) -> tuple[MemberId, ...]:
         """The members that bring data, in the manifest's order: the cohort."""

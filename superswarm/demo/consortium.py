@@ -106,7 +106,10 @@ def _set_tables(manifest: Path, tables: Mapping[str, Any]) -> None:
     """Put the demo's job in place of the template's, as an editor would."""
     data = tomllib.loads(manifest.read_text())
     for name, table in tables.items():
-        data[name] = {**data[name], **table}
+        if isinstance(table, list):  # the template has one job, and so has the demo
+            data[name] = [{**data[name][0], **entry} for entry in table]
+        else:
+            data[name] = {**data[name], **table}
     manifest.write_text(tomli_w.dumps(data))
 
 

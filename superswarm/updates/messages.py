@@ -11,6 +11,23 @@ from superswarm.wire import Header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unlock(Message):
+    """Aggregator → trainer: get ready for the run's job; letters from the owners of its sealed assets."""
+
+    KIND: ClassVar[str] = "unlock"
+    letters: Blobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlocked(Message):
+    """Trainer → aggregator: whether model and data are loaded (1), and letters to owners where they are not (0)."""
+
+    KIND: ClassVar[str] = "unlocked"
+    ready: int
+    letters: Blobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Message):
     """Trainer → aggregator: what it trains, with how much, and which global adapter it holds."""
 

@@ -235,10 +235,10 @@ def test_the_next_epoch_needs_the_one_before_and_its_signatures() -> None:
     with pytest.raises(Misconfigured, match="this is epoch 2: give the consortium's approved file so far"):
         run("manifest", "check", "next.toml")
     said = run("manifest", "check", "next.toml", "--after", "consortium.json")
-    assert "owner: job touches what it brings" in said
+    assert "owner: jobs touches what it brings" in said
     said = run("manifest", "diff", "consortium.json", "next.toml")
-    assert "job.rounds" in said
-    assert "Changes job" in said
+    assert "jobs.adapter.rounds" in said
+    assert "Changes jobs" in said
     files = sign("next.toml", ["north", "south"], "--after", "consortium.json")
     with pytest.raises(Unavailable, match="waits for west"):
         run("manifest", "combine", *files, "--after", "consortium.json")

@@ -102,7 +102,7 @@ class Limits:
     handshake_seconds: int = 60  # for one step of a handshake, which holds the whole cohort up
     nonce_seconds: int = 600  # a challenger's nonce serves once, and expires
     challenge_seconds: int = 86_400  # a challenge that people carry as a file, likewise
-    challenges: int = 256  # of one contributor, open at once
+    challenges: int = 256  # of one member, open at once
 
 
 LIMITS = Limits()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, replace
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal, Self
+
+from pydantic import Field
 
 from superswarm.attestation.appraise import ServerKey, appraise_server, trust_roots
 from superswarm.attestation.evidence import Attester, Binding, Evidence, SessionKeys, combine_nonces
@@ -18,6 +20,9 @@ from superswarm.attestation.messages import Blobs, Message
 from superswarm.attestation.nvidia.binding import attest_machine
 from superswarm.attestation.verify import verify
 from superswarm.consortium.approval import ApprovedManifest
+from superswarm.consortium.documents import dump_json, load_json
+from superswarm.consortium.grant import LAST_SECOND, RUN
+from superswarm.consortium.manifest import Clause
 from superswarm.consortium.vouch import check_vouch, sign_vouch
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import Malformed, NotVouched, OtherManifest
@@ -27,6 +32,29 @@ NO_ATTEMPT: Final = 0
 """A server serves a run's result, whichever attempt made it."""
 
 _PROOF = object()
+
+
+class ServerChallenge(Clause):
+    """Contributor, or the server's own member → server, as a file: a nonce that its evidence must cover."""
+
+    format: Literal["superswarm-server-challenge/1"] = "superswarm-server-challenge/1"
+    run: Annotated[str, Field(pattern=rf"^{RUN.pattern}$")]
+    container: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # the one result that the challenge serves for
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    expires: Annotated[int, Field(ge=0, le=LAST_SECOND)]  # unix seconds, by the challenger's clock
+
+    @property
+    def raw(self) -> bytes:
+        """The nonce, 32 bytes."""
+        return bytes.fromhex(self.nonce)
+
+    def to_bytes(self) -> bytes:
+        return dump_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Self:
+        """Invert `to_bytes`. Raises Malformed or TooLarge."""
+        return cls.from_data(load_json(raw, "server's challenge"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

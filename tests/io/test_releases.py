@@ -127,7 +127,7 @@ def test_whatever_the_log_holds_only_our_errors_come_out(
 
 def test_a_challenge_serves_once_for_its_result_and_expires(tmp_path: Path) -> None:
     keys = tmp_path / "alice.keys"
-    nonce = Challenges(keys).issue(CONTAINER, at=AT).nonce
+    nonce = Challenges(keys).issue("run-1", CONTAINER, at=AT).raw
     again = Challenges(keys)  # after a restart
     with pytest.raises(NotVouched):
         again.find((nonce,), "cd" * 32, at=AT)
@@ -147,10 +147,10 @@ def test_challenges_are_limited_until_they_expire(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("superswarm.io.challenges.write_bytes", lambda path, data, **_: path.write_bytes(data))
     challenges = Challenges(tmp_path / "alice.keys")
     for _ in range(LIMITS.challenges):
-        challenges.issue(CONTAINER, at=AT)
+        challenges.issue("run-1", CONTAINER, at=AT)
     with pytest.raises(TooLarge):
-        challenges.issue(CONTAINER, at=AT)
-    challenges.issue(CONTAINER, at=AT + LIMITS.challenge_seconds)
+        challenges.issue("run-1", CONTAINER, at=AT)
+    challenges.issue("run-1", CONTAINER, at=AT + LIMITS.challenge_seconds)
 
 
 @given(st.binary(max_size=80), st.recursive(st.integers() | st.text(max_size=5), st.lists))

@@ -121,6 +121,12 @@ def draft(
         list[str] | None,
         typer.Option(help="Id of a member that receives the adapter. Once for each.", show_default=False),
     ] = None,
+    approvals: Annotated[
+        int | None,
+        typer.Option(
+            help="How many contributors must approve each release of the adapter.", min=0, show_default=False
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; the template itself by default.")
     ] = None,
@@ -159,6 +165,7 @@ def draft(
         ("assets", "source"): model_source,
         ("assets", "owner"): model_owner,
         ("result", "recipients"): recipient or None,
+        ("result", "approvals"): approvals,
     }
     text = drafting.fill(text, {place: value for place, value in values.items() if value is not None})
     text, notes = drafting.fit_quorums(text)

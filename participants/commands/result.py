@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from participants.commands import result_releases
+from participants.commands import result_merge, result_releases
 from participants.commands.common import KeysFile, PassphraseFile, open_keys, read_epoch
 from participants.commands.result_files import SealedFile, SignerFile, expected_signer, header_of
 from superswarm.consortium.approval import ApprovedManifest
@@ -124,7 +124,13 @@ def _agreed(consortium: Path | None, header: ResultHeader) -> ApprovedManifest:
     return read_epoch(consortium, header.epoch)[0]
 
 
-for command in (result_releases.approve, result_releases.challenge, result_releases.vouch, result_releases.releases):
+for command in (
+    result_releases.approve,
+    result_releases.challenge,
+    result_releases.vouch,
+    result_releases.releases,
+    result_merge.merge,
+):
     app.command()(command)
 
 

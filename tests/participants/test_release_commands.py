@@ -302,9 +302,7 @@ def test_contributors_release_a_result_to_an_attested_server(
     with Path("results/r.result").open("rb") as src:
         head = read_head(src)
         digest = check_signature(src, head, SIGNER.public)
-    approvals = [
-        SignedApproval.parse(Path(f"r.{name}.dan.server.json").read_bytes()) for name in ("alice", "bob")
-    ]
+    approvals = [SignedApproval.parse(Path(f"r.{name}.dan.server.json").read_bytes()) for name in ("alice", "bob")]
     to = Recipient(MemberId("dan"), KEYS.digest)
     assert len(release(head, digest, folder, approvals, to, KEM)) == 32
     assert ReleaseLog(Path("bob.keys")).entries()[0].server == str(KEYS.digest)

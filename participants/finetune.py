@@ -68,8 +68,8 @@ class Finetuner:
         self._format = TextFormat(base.tokenizer, job.training.max_length)
         self.train_tokens = self._format.examples(read_examples(train))
         self.test_tokens = self._format.examples(read_examples(test, most=job.evaluation.max_examples))
-        self._model = _with_lora(job, base)
-        self._values = _adapter_tensors(self._model)
+        self._model = with_lora(job, base)
+        self._values = adapter_tensors(self._model)
         self.spec = AdapterSpec(tuple(sorted((name, tuple(t.shape)) for name, t in self._values.items())))
 
     @property
@@ -290,7 +290,7 @@ def _token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, labels, reduction="none")  # (N,)
 
 
-def _with_lora(job: Job, base: LoadedBase) -> Any:
+def with_lora(job: Job, base: LoadedBase) -> Any:
     """The base with float32 LoRA layers. It is on its device already: moved later, they go wrong (opacus #820)."""
     targets = list(job.lora.target_modules)
     config = LoraConfig(
@@ -307,7 +307,7 @@ def _with_lora(job: Job, base: LoadedBase) -> Any:
         raise Misconfigured(f"job.lora.target_modules {targets} match no layer that LoRA fits on") from None
 
 
-def _adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
+def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The LoRA tensors under the names of adapter_model.safetensors; they share the model's memory."""
     tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     if any(not name.endswith(("lora_A.weight", "lora_B.weight")) or t.dim() != 2 for name, t in tensors.items()):

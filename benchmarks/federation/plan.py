@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from participants.trainer import Learner
+from participants.learners import Learner
 from superswarm.updates.adapter import Adapter, AdapterSpec
 
 

@@ -143,6 +143,18 @@ class RefusedByMembers(NotVouched):
     """Every member that answers refuses this aggregator or run, for a reason that waiting does not mend."""
 
 
+class ReleaseRefused(Untrusted):
+    """An owner does not release the key of an asset. `reason` is the fixed code of the term that is not met."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    @property
+    def code(self) -> str:
+        return f"{type(self).__name__}:{self.reason}"
+
+
 class SecondAggregator(Untrusted):
     """Another aggregator was already vouched for in this run attempt."""
 

@@ -103,6 +103,7 @@ class Limits:
     nonce_seconds: int = 600  # a challenger's nonce serves once, and expires
     challenge_seconds: int = 86_400  # a challenge that people carry as a file, likewise
     challenges: int = 256  # of one member, open at once
+    vouch_seconds: int = 6 * 3600  # between a handshake and what a session's vouch is still good for
 
 
 LIMITS = Limits()

@@ -27,9 +27,11 @@ def up(config: TrainerConfig) -> None:
     Plaintext stays in memory. The trainer opens no port: every connection goes outward.
     """
     from participants.flower import serve
+    from participants.learners import LoadedLearner
     from participants.supernode import SuperNode, SuperNodeSettings
     from participants.trainer import Trainer
     from superswarm.io import logs
+    from superswarm.io.confine import hold_plaintext
     from superswarm.io.consortium import load_manifest, open_tee
     from superswarm.io.files import make_folder
     from superswarm.io.keystore import load_pairing
@@ -38,6 +40,7 @@ def up(config: TrainerConfig) -> None:
     from superswarm.values import MemberId
 
     logs.setup("trainer", log_format=config.log_format, confidential=True)
+    hold_plaintext(logs.logger("superswarm.trainer"))
     manifest = load_manifest(config.manifest, config.pinned)
     attester = open_tee(manifest, config.platform_credentials, config.collateral)
     reporter = Reporter("trainer")
@@ -59,7 +62,7 @@ def up(config: TrainerConfig) -> None:
             manifest=manifest,
             attester=attester,
             pairing_key=load_pairing(config.pairing),
-            learner=_learner(config, manifest, reporter),
+            learners=LoadedLearner(_learner(config, manifest, reporter)),
             notify=reporter,
         )
         supernode = stack.enter_context(SuperNode(settings))

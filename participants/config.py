@@ -116,7 +116,10 @@ class TrainerConfig(Config):
     ]
     train: Annotated[
         Path,
-        Field(description="Training examples: JSON lines with prompt and completion.", examples=["data/train.jsonl"]),
+        Field(
+            description="Training examples: JSON lines, or Parquet (.parquet), with prompt and completion.",
+            examples=["data/train.jsonl"],
+        ),
     ]
     test: Annotated[
         Path, Field(description="Held-out examples, in the same form, for evaluation.", examples=["data/test.jsonl"])

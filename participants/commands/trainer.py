@@ -73,6 +73,7 @@ def _learner(config: TrainerConfig, manifest: ApprovedManifest, notify: object) 
     """Load what the job asks for: the approved base model, the member's data, LoRA on top."""
     import os
 
+    from participants.examples import read_examples
     from participants.finetune import Finetuner
     from participants.learner import FinetuneLearner
     from participants.loading import load_base
@@ -96,6 +97,6 @@ def _learner(config: TrainerConfig, manifest: ApprovedManifest, notify: object) 
     if base.device.type not in ("cpu", "cuda") and not manifest.simulated:
         raise NotATee(f"a {base.device.type} device attests nothing: configure device = 'cpu'")
     threads = config.threads or os.cpu_count() or 1
-    finetuner = Finetuner(job, base, config.train, config.test, threads=threads)
+    finetuner = Finetuner(job, base, read_examples(config.train), read_examples(config.test), threads=threads)
     log.info("loaded", parameters=finetuner.spec.parameters, examples=finetuner.examples, device=str(base.device))
     return FinetuneLearner(finetuner, job.training.local_steps)

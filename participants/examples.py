@@ -179,7 +179,7 @@ def _parquet(file: BinaryIO, name: str) -> Iterator[Example]:
             for texts in zip(*(batch.column(field) for field in FIELDS), strict=True):
                 number += 1
                 yield _example([_text(text, f"{name}, row {number}") for text in texts], f"{name}, row {number}")
-    except (pa.ArrowException, OSError):  # their text may quote the file
+    except (pa.ArrowException, OSError, UnicodeDecodeError):  # their text may quote the file
         raise UnusableDataset(f"{name}: not a Parquet file, or broken after row {number}") from None
 
 

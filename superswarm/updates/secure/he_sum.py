@@ -5,8 +5,8 @@
              then the sum of the members' second polynomials (if any sent one), then the seeds of the others
 
 Every size follows from the parameters and the header, so that a container that is cut, longer, or of other parameters
-is refused before anything of it is used. The header names manifest, run, attempt, round, parameters, key pair and
-sender: an update of another round or another key is refused by name, before it would spoil a sum.
+is refused before anything of it is used. The header names roster (so run and attempt), round, parameters, key pair
+and sender: an update of another round or another key is refused by name, before it would spoil a sum.
 
 The aggregator adds first polynomials modulo the primes, and forwards seeds: expanding them is left to who decrypts.
 It so holds one polynomial (two with senders that have the public key only) for all members, and 64 bytes a chunk of
@@ -40,42 +40,28 @@ LENGTH = struct.Struct(">I")
 class SumContext:
     """Which sum a ciphertext belongs to. Public; the same for all members of a round."""
 
-    manifest: Digest
-    run: str
-    attempt: int
+    roster: Digest  # which names manifest, run, attempt and members
     round: int
     parameters: Digest
     pair: Digest  # of the key pair, made for this round
 
     def to_bytes(self) -> bytes:
-        names = (self.manifest.raw, self.run, self.attempt, self.round, self.parameters.raw, self.pair.raw)
-        return pack(LABEL, *names)
+        return pack(LABEL, self.roster.raw, self.round, self.parameters.raw, self.pair.raw)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """Invert `to_bytes`. Raises Malformed."""
-        label, manifest, run, attempt, round_, parameters, pair = unpack(
-            data, str, bytes, str, int, int, bytes, bytes, limit=4096
-        )
+        label, roster, round_, parameters, pair = unpack(data, str, bytes, int, bytes, bytes, limit=4096)
         if label != LABEL:
             raise Malformed("not the context of an encrypted sum")
-        return cls(
-            manifest=Digest(manifest),
-            run=run,
-            attempt=attempt,
-            round=round_,
-            parameters=Digest(parameters),
-            pair=Digest(pair),
-        )
+        return cls(roster=Digest(roster), round=round_, parameters=Digest(parameters), pair=Digest(pair))
 
     def require(self, found: SumContext) -> None:
-        """Raise Replay for another run, attempt or round, Mismatch for another manifest, parameters or key."""
-        if (found.run, found.attempt, found.round) != (self.run, self.attempt, self.round):
-            raise Replay(
-                f"a ciphertext was made for round {found.round} of attempt {found.attempt}, not for this one"
-            )
+        """Raise Replay for another roster (run, attempt) or round, Mismatch for other parameters or another key."""
+        if (found.roster, found.round) != (self.roster, self.round):
+            raise Replay("a ciphertext was made for another run, attempt or round")
         if found != self:
-            raise Mismatch("a ciphertext belongs to another manifest, other parameters or another key")
+            raise Mismatch("a ciphertext belongs to other parameters or another key")
 
 
 class Slots:

@@ -32,9 +32,7 @@ class Party:
         self.he = HeContext(parameters)
         self.secret, self.public = self.he.generate()
         self.context = SumContext(
-            manifest=Digest.of(b"manifest"),
-            run="run-1",
-            attempt=1,
+            roster=Digest.of(b"roster"),
             round=3,
             parameters=parameters.digest,
             pair=self.public.pair,
@@ -117,9 +115,7 @@ def test_vectors_of_another_shape_or_type_are_not_encrypted(party: Party, wrong:
     ("changes", "error"),
     [
         ({"round": 2}, Replay),
-        ({"attempt": 2}, Replay),
-        ({"run": "run-2"}, Replay),
-        ({"manifest": Digest.of(b"other")}, Mismatch),
+        ({"roster": Digest.of(b"of another attempt")}, Replay),
         ({"parameters": Digest.of(b"other")}, Mismatch),
         ({"pair": Digest.of(b"other")}, Mismatch),
     ],

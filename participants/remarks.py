@@ -58,8 +58,8 @@ def _handling(m: Manifest) -> Iterable[str]:
         )
     if m.result.approvals:
         yield (
-            f"{m.result.approvals} of {', '.join(m.contributors)} release the result, and as many together can always "
-            "rebuild its key, for anybody"
+            f"{m.result.approvals} of {', '.join(m.contributors)} release the result, and as many together can "
+            "always rebuild its key, for anybody"
         )
     if len(m.trainers) > 1 and m.aggregation.minimum_cohort == 1:
         yield "minimum_cohort is 1: a round may rest on one member's update, which the others then learn"

@@ -155,10 +155,10 @@ def root(
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
-    from superswarm.io import crash
+    from superswarm.io import confine, crash
 
     crash.install_hooks()
-    crash.forbid_core_dumps()
+    confine.confine()
     raise SystemExit(run(sys.argv[1:]))
 
 

@@ -30,6 +30,7 @@ def up(config: TrainerConfig) -> None:
     from participants.supernode import SuperNode, SuperNodeSettings
     from participants.trainer import Trainer
     from superswarm.io import logs
+    from superswarm.io.confine import hold_plaintext
     from superswarm.io.consortium import load_manifest, open_tee
     from superswarm.io.files import make_folder
     from superswarm.io.keystore import load_pairing
@@ -38,6 +39,7 @@ def up(config: TrainerConfig) -> None:
     from superswarm.values import MemberId
 
     logs.setup("trainer", log_format=config.log_format, confidential=True)
+    hold_plaintext(logs.logger("superswarm.trainer"))
     manifest = load_manifest(config.manifest, config.pinned)
     attester = open_tee(manifest, config.platform_credentials, config.collateral)
     reporter = Reporter("trainer")

@@ -137,6 +137,7 @@ def _node(config: ParticipantConfig) -> Iterator[Finding]:
 
 def _trainer(config: TrainerConfig) -> Iterator[Finding]:
     yield from _platform(config.platform_credentials)
+    yield machine.check_memory_files()
     yield from machine.check_gpu()
     yield from _consortium(config.manifest, config.pinned, config.member, "trainer", config.platform_credentials)
     yield machine.check_secret_file("pairing", config.pairing)

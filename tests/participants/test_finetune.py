@@ -41,6 +41,7 @@ def job(
     plan = {"local_steps": 6, "batch_size": 4, "learning_rate": 0.01, "max_length": 64, "precision": "float32"}
     return Job.model_validate(
         {
+            "name": "tiny",
             "base_model": "tiny",
             "rounds": rounds,
             "seed": 11,

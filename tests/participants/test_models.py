@@ -12,7 +12,7 @@ import pytest
 
 from participants import models
 from participants.models import HUB_ID, demo_model, locate, model_digest, model_files, snapshot
-from superswarm.errors import DiskFull, Environment, Malformed, Misconfigured, TooLarge, UnsafeModel, WrongModel
+from superswarm.errors import Environment, Malformed, Misconfigured, TooLarge, UnsafeModel, WrongModel
 from superswarm.values import Digest
 from superswarm.wire import pack
 
@@ -98,7 +98,7 @@ def test_configurations_that_name_code_are_refused(folder: Path, file: str, fiel
 def test_an_approved_digest_does_not_make_auto_map_acceptable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_json(folder / "config.json", auto_map={"AutoModel": "evil.Model"})
     with monkeypatch.context() as unchecked:
-        unchecked.setattr(models, "refuse_remote_code", lambda _: None)
+        unchecked.setattr(models, "refuse_remote_code", lambda *_: None)
         digest = model_digest(folder)
     with pytest.raises(UnsafeModel), snapshot(folder, digest):
         pass
@@ -221,7 +221,7 @@ def test_one_gguf_file_is_a_model_by_itself(folder: Path, tmp_path: Path) -> Non
     shutil.copy(alone, folder / "extra.gguf")
     assert "extra.gguf" not in names(folder)  # safetensors come first
     (folder / "model.safetensors").unlink()
-    assert model_files(folder).gguf == "extra.gguf"
+    assert names(folder) == ["extra.gguf"]
     shutil.copy(alone, folder / "another.gguf")
     with pytest.raises(Malformed, match="name the one"):
         model_files(folder)
@@ -251,9 +251,21 @@ def test_broken_and_huge_configurations_are_refused(folder: Path, monkeypatch: p
         model_digest(folder)
 
 
-def test_a_full_disk_is_said(folder: Path) -> None:
-    with pytest.raises(DiskFull):
-        models._hash(folder / "model.safetensors", Path("/dev/full"))
+def test_a_model_that_memory_does_not_hold_is_refused_before_it_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = model_digest(folder)
+    monkeypatch.setattr("superswarm.io.capacity.available_memory", lambda: 50)
+    with pytest.raises(Environment, match="memory is too small"), snapshot(folder, digest):
+        pass
+
+
+def test_a_file_that_grows_while_it_is_copied_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = model_digest(folder)
+    stat = os.fstat
+    monkeypatch.setattr(models.os, "fstat", lambda fd: os.stat_result([*stat(fd)[:6], 1, *stat(fd)[7:10]]))
+    with pytest.raises(TooLarge), snapshot(folder, digest):
+        pass
 
 
 def test_the_demo_model_is_one_gguf_file() -> None:

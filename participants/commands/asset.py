@@ -31,8 +31,8 @@ DEMO = "This asset is sealed as a demo: simulated TEEs, which protect nothing, m
 
 app = typer.Typer(
     help="Seal datasets and base models, and look into sealed ones.\n\n"
-    "A sealed asset is one file of ciphertext that may lie anywhere: on a disk, a web server, in a bucket. Its digest "
-    "goes into the manifest, its key to your broker, which releases it to attested TEEs on the manifest's terms.",
+    "A sealed asset is one file of ciphertext that may lie anywhere: a disk, a web server, a bucket. Its digest goes "
+    "into the manifest, its key to your broker, which releases it to attested TEEs on the manifest's terms.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -157,8 +157,8 @@ def unseal(
 
     If it is interrupted, it starts over: half of an asset is never taken for one.
     """
-    source = open_source(location)
     opened = load_asset_key(key, read_passphrase(passphrase_file))
+    source = open_source(location)
     with progress(f"unsealing {source.name}", source.size, "bytes") as bar:
         header = unseal_to_folder(source, opened.key, opened.digest, out, bar.advance)
     say(f"wrote {out}")

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Misconfigured, Mismatch
-from superswarm.io.files import explained, read_bytes, sync_folder, write_bytes
+from superswarm.io.files import explained, new_folder, read_bytes, write_bytes
 from superswarm.updates.container import ResultHeader, check_signature, read_head
 from superswarm.updates.publish import open_container
 from superswarm.values import LIMITS, MemberId
@@ -103,16 +99,3 @@ def open_result(
                     file.flush()
                     os.fsync(file.fileno())
     return opened.header
-
-
-@contextmanager
-def new_folder(dst: Path) -> Iterator[Path]:
-    """A temporary folder beside `dst` that becomes `dst` if the block ends well, and vanishes otherwise."""
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{dst.name}.", dir=dst.parent))
-    try:
-        yield folder
-        folder.rename(dst)
-        sync_folder(dst.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # after a rename there is nothing

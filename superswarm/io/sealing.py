@@ -29,9 +29,8 @@ from superswarm.assets.unseal import sealed_digest, unseal
 from superswarm.bundle import Entry, File
 from superswarm.crypto.stream import CHUNK
 from superswarm.errors import DiskFull, Misconfigured
-from superswarm.io.files import PUBLIC, SECRET, explained, sync_folder
+from superswarm.io.files import PUBLIC, SECRET, explained, new_folder, sync_folder
 from superswarm.io.keystore import open_file, seal_file
-from superswarm.io.results import new_folder
 from superswarm.io.sources import Source
 from superswarm.values import MEMBER_ID, Digest
 

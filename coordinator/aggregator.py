@@ -36,6 +36,7 @@ from superswarm.io.capacity import require_memory
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
 from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
 from superswarm.updates.optimizer import ServerOptimizer
+from superswarm.updates.publish import addressees
 from superswarm.updates.round import MemberMetrics, Released, Round, Update, released
 from superswarm.updates.rule import kept_bytes
 from superswarm.values import Digest, MemberId, Role
@@ -43,7 +44,7 @@ from superswarm.wire import Parcel, party
 
 CONTENT_KEY_BYTES = 32
 FAREWELL_SECONDS = 30.0
-DELIVERY_SECONDS = 600.0  # to bring the result to its recipients
+DELIVERY_SECONDS = 600.0  # to bring the result to the members' nodes
 
 
 class Publisher(Protocol):
@@ -361,11 +362,10 @@ class Aggregator:
                 self.postman.write(member, "metrics", number, _canonical(news))
 
     def _publish(self, state: _Global) -> None:
-        """Seal the result for its recipients and bring it to their nodes."""
+        """Seal the result and bring it to the nodes of whoever receives, releases or serves it."""
         container = self.publisher.publish(state.adapter, self.admission, state.rounds)
-        peers = {
-            self._nodes[m]: m for m in map(MemberId, self.manifest.manifest.result.recipients) if m in self._nodes
-        }
+        wanted = addressees(self.manifest.manifest)
+        peers = {self._nodes[member]: member for member in wanted if member in self._nodes}
         delivered: list[str] = []
 
         def each(peer: int, parcel: Parcel | None) -> None:
@@ -378,7 +378,7 @@ class Aggregator:
         parcel = Parcel(b"result", container)
         outgoing = [Outgoing(peer, "result", parcel) for peer in peers]
         exchange(self.mailroom, outgoing, DELIVERY_SECONDS, each, timing=self.timing)
-        missing = sorted(set(self.manifest.manifest.result.recipients) - set(delivered))
+        missing = sorted(set(wanted) - set(delivered))
         self.notify("result delivered", to=sorted(delivered), missing=missing, bytes=len(container))
 
     def _bye(self, rounds: int) -> None:

@@ -106,21 +106,34 @@ class TrainerConfig(Config):
             examples=["north.pairing"],
         ),
     ]
-    model: Annotated[
-        FolderOrName,
+    asset: Annotated[
+        tuple[str, ...],
         Field(
-            description="The base model: a folder (written with / or ./ at its beginning) or a Hugging Face id.\n"
-            "It loads only if its digest is the manifest's.",
+            description="Where the manifest's assets lie, as NAME=PLACE: a file, an http(s) address, or any address that\n"
+            "fsspec knows. What is sealed is decrypted in memory only.",
+            examples=[["base=https://assets.example.org/base.sealed", "records=/srv/records.sealed"]],
+        ),
+    ] = ()
+    model: Annotated[
+        FolderOrName | None,
+        Field(
+            description="A base model that is not sealed: a folder (written with / or ./ at its beginning) or a\n"
+            "Hugging Face id. It loads only if its digest is the manifest's.",
             examples=["./model"],
         ),
-    ]
+    ] = None
     train: Annotated[
-        Path,
-        Field(description="Training examples: JSON lines with prompt and completion.", examples=["data/train.jsonl"]),
-    ]
+        Path | None,
+        Field(
+            description="Training examples, where no sealed data is named: JSON lines, or Parquet (.parquet), with prompt\n"
+            "and completion.",
+            examples=["data/train.jsonl"],
+        ),
+    ] = None
     test: Annotated[
-        Path, Field(description="Held-out examples, in the same form, for evaluation.", examples=["data/test.jsonl"])
-    ]
+        Path | None,
+        Field(description="Held-out examples, in the same form, for evaluation.", examples=["data/test.jsonl"]),
+    ] = None
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
         Field(description="Where to train. Under a real manifest a GPU must be attested, or it is refused."),

@@ -56,6 +56,11 @@ def _handling(m: Manifest) -> Iterable[str]:
             "privacy is none: whoever receives the adapter may learn from it what it remembers of the data "
             f"(recipients: {', '.join(m.result.recipients)})"
         )
+    if m.result.approvals:
+        yield (
+            f"{m.result.approvals} of {', '.join(m.contributors)} release the result, and as many together can "
+            "always rebuild its key, for anybody"
+        )
     if len(m.trainers) > 1 and m.aggregation.minimum_cohort == 1:
         yield "minimum_cohort is 1: a round may rest on one member's update, which the others then learn"
     if len(m.trainers) == 2 or (len(m.trainers) > 2 and m.aggregation.minimum_cohort == 2):

@@ -122,9 +122,11 @@ PLATFORMS = {
 
 ASSETS = """
 # --- Assets ------------------------------------------------------------------------------------------------------
-# What is brought along besides the members' data sets. The digest covers the model's source files
-# (`superswarm model digest FOLDER`); a trainer refuses any other. The owner keeps a veto over whatever touches its
-# asset; "public" is for what anybody may have.
+# Base models and sealed datasets. Of a public model, the digest covers the source files (`superswarm model digest
+# FOLDER`), and each trainer has a copy. What its owner sealed (`superswarm asset seal`, then `asset card`, then
+# `manifest draft --asset`) is named by the sealed file's digest, with the terms on which the owner's broker releases
+# the key: to whose trainers, until when, how often. A trainer refuses anything else. The owner keeps a veto over
+# whatever touches its asset; "public" is for what anybody may have.
 
 [[assets]]
 name = "base"
@@ -201,11 +203,14 @@ to = ["members"]  # and "operator", if the operator may see them too
 
 RESULT = """
 # --- Result ------------------------------------------------------------------------------------------------------
-# The adapter is born encrypted; its key is wrapped for these members and for nobody else.
+# The adapter is born encrypted, for these members and nobody else. With approvals = 0 its key is sealed to each of them
+# at once. With approvals = k it is shared among the members that contribute data or a model, and k of them approve each
+# release (`superswarm result approve`); k of them together can always rebuild it.
 
 [result]
 form = "adapter"
 recipients = ["FILL IN: ids of the members who receive the adapter (--recipient, once for each)"]
+approvals = 0  # (--approvals)
 """
 
 QUORUM = """

@@ -51,7 +51,7 @@ GROUPS = {
     "model": _member("model", "Check a base model's folder and print its digest."),
     "participant": _member("participant", "Run the node, on the member's own premises."),
     "trainer": _member("trainer", "Run the trainer, in a TEE."),
-    "result": _member("result", "List and open the adapters that runs produced."),
+    "result": _member("result", "List, release, open and merge the adapters that runs produced."),
     "coordinator": _operator("coordinator", "Run the relay, which carries ciphertext."),
     "aggregator": _operator("aggregator", "Run the aggregator, in a TEE."),
     "run": _operator("run", "Start and stop runs that the members granted."),

@@ -102,6 +102,9 @@ class Limits:
     clock_skew_seconds: int = 300  # between the clocks of two members
     handshake_seconds: int = 60  # for one step of a handshake, which holds the whole cohort up
     nonce_seconds: int = 600  # a challenger's nonce serves once, and expires
+    vouch_seconds: int = 6 * 3600  # between a handshake and what a session's vouch is still good for
+    challenge_seconds: int = 86_400  # a challenge that people carry as a file, likewise
+    challenges: int = 256  # of one member, open at once
 
 
 LIMITS = Limits()

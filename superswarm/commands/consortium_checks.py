@@ -79,11 +79,11 @@ def check_model(source: str) -> Finding:
 
 def check_data(name: str, path: Path) -> Finding:
     """Whether a dataset begins as training expects it."""
-    from participants.datasets import read_examples
+    from participants.examples import read_examples
 
     try:
         examples = read_examples(path, most=SAMPLE)
     except Error as error:
         form = json.dumps({"prompt": "...", "completion": "..."})
-        return bad("data", f"{name}: {error}", f"one JSON object a line: {form}")
+        return bad("data", f"{name}: {error}", f"one JSON object a line: {form}; or Parquet with these columns")
     return good("data", f"{name}: the first {len(examples)} examples can be read")

@@ -6,17 +6,18 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Misconfigured, Mismatch
 from superswarm.io.files import explained, read_bytes, sync_folder, write_bytes
 from superswarm.updates.container import ResultHeader, check_signature, read_head
-from superswarm.updates.publish import open_container
+from superswarm.updates.publish import OpenedResult, open_container
 from superswarm.values import LIMITS, MemberId
 
 SUFFIX = ".result"
@@ -91,10 +92,18 @@ def open_result(
     Raises Untrusted, BadSignature or CannotOpen where the container is not genuine or not for this member, Malformed,
     Misconfigured where `dst` is there already, DiskFull or Environment.
     """
+    return write_opened(path, dst, lambda src: open_container(src, kem, member, expected_signer=expected_signer))
+
+
+def write_opened(path: Path, dst: Path, opener: Callable[[BinaryIO], OpenedResult]) -> ResultHeader:
+    """Write what `opener` finds in a container into a new folder `dst`, which appears whole or not at all.
+
+    Raises what `opener` raises, Misconfigured where `dst` is there already, DiskFull or Environment.
+    """
     if dst.exists():
         raise Misconfigured(f"{dst} is there already: name a folder that is not")
     with explained(path), path.open("rb") as src:
-        opened = open_container(src, kem, member, expected_signer=expected_signer)
+        opened = opener(src)
         with explained(dst.parent), new_folder(dst) as folder:
             for name, _, content in opened.files:
                 with (folder / name).open("xb") as file:

@@ -157,6 +157,8 @@ def test_what_is_tolerated_is_said() -> None:
     plain = "\n".join(tolerated(manifest()))
     for word in ("SIMULATED", "attested", "privacy is none", "minimum_cohort is 1", "2 of 3 members can start runs"):
         assert word in plain
+    shared = manifest(result={"recipients": ["alice"], "approvals": 2})
+    assert "2 of alice, bob, carol release the result" in "\n".join(tolerated(shared))
     leaky = manifest(metrics={"release": ["examples"], "granularity": "member", "to": ["operator"]})
     assert "examples of single members are shown to operator" in "\n".join(tolerated(leaky))
     assert "operator sees" not in plain

@@ -22,6 +22,7 @@ from superswarm.values import LIMITS, MemberId
 
 SUFFIX = ".result"
 SIGNER = ".signer"  # beside a result: the key that this node vouched for
+CONSORTIUM = ".consortium"  # likewise: the consortium's epochs, up to the one that this node acted under
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +35,14 @@ class StoredResult:
 
 
 class ResultFolder:
-    """Where a node keeps the results that it receives, still sealed."""
+    """Where a node keeps the results that it receives, still sealed.
 
-    def __init__(self, folder: Path) -> None:
+    `consortium` is the document that the node was started with; whoever releases a result later judges under it.
+    """
+
+    def __init__(self, folder: Path, consortium: bytes = b"") -> None:
         self.folder = folder
+        self._consortium = consortium
 
     def store(self, run: str, container: bytes, signer: VerifyingKey) -> None:
         """Check and keep a container; `signer` is the aggregator that this node vouched for in this run.
@@ -53,6 +58,8 @@ class ResultFolder:
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path.with_suffix(SIGNER), f"{signer}\n".encode(), replace=True)
+        if self._consortium:
+            write_bytes(path.with_suffix(CONSORTIUM), self._consortium, replace=True)
         write_bytes(path, container, replace=True)
 
     def results(self) -> tuple[list[StoredResult], list[tuple[Path, Error]]]:

@@ -44,10 +44,8 @@ def consortium(poisoners: int = 1, **clause: Any) -> SimulatedConsortium:
     rule = {"weighting": "equal", "minimum_cohort": 5, "round_seconds": 10}
     made = SimulatedConsortium(*NAMES, aggregation=rule | clause)
     for i, name in enumerate(NAMES):
-        bad = i < poisoners
-        made.learners[name] = (
-            Poisoner(goal=0.0, examples=10**9) if bad else Learner(goal=GOAL + 0.02 * i, examples=10)
-        )
+        poisoner, learner = Poisoner(goal=0.0, examples=10**9), Learner(goal=GOAL + 0.02 * i)
+        made.learners[name] = poisoner if i < poisoners else learner
         made.trainers[name] = made.trainer(name)
     return made
 
@@ -88,10 +86,9 @@ def test_two_poisoners_are_more_than_was_agreed_to() -> None:
     assert farthest(consortium(poisoners=2, **ROBUST[1]).run(join_seconds=10.0)) > 1000
 
 
-@pytest.mark.parametrize("clause", ROBUST, ids=lambda clause: str(clause["rule"]))
-def test_a_relay_that_leaves_honest_members_out_stops_the_run_instead(clause: dict[str, Any]) -> None:
-    """With one fewer the rule would no longer tolerate its poisoner: the minimum cohort holds."""
-    made = consortium(**clause)
+def test_a_relay_that_leaves_honest_members_out_stops_the_run_instead() -> None:
+    """Multi-Krum of four would not tolerate its poisoner: the minimum cohort holds."""
+    made = consortium(**ROBUST[2], round_seconds=2)
 
     class Drop(Tamper):
         def request(self, transit: Transit) -> list[Transit]:
@@ -125,7 +122,7 @@ def test_the_servers_step_converges_and_carries_on_over_a_restart(optimizer: dic
 
 
 def test_a_trainer_that_was_restarted_gets_the_servers_state_with_the_adapter() -> None:
-    rule = {"rule": "median", "minimum_cohort": 2, "weighting": "equal", "round_seconds": 10}
+    rule = {"rule": "fedavg", "minimum_cohort": 2, "weighting": "equal", "round_seconds": 10}
     made = SimulatedConsortium(aggregation=rule | {"optimizer": OPTIMIZERS[2]})
 
     class Restart(Tamper):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from superswarm.io.config import Address, Config, FolderOrName, ListenAt, LogFormat, RelayAt
+from superswarm.io.config import Address, Config, ListenAt, LogFormat, PathLike, RelayAt
 from superswarm.values import MEMBER_ID
 
 MemberName = Annotated[
@@ -109,13 +109,14 @@ class TrainerConfig(Config):
     asset: Annotated[
         tuple[str, ...],
         Field(
-            description="Where the manifest's assets lie, as NAME=PLACE: a file, an http(s) address, or any address that\n"
-            "fsspec knows. What is sealed is decrypted in memory only.",
+            description="Where the manifest's assets lie, as NAME=PLACE: a file, an http(s) address, or any other\n"
+            "address that fsspec knows. What is sealed is decrypted in memory only.",
             examples=[["base=https://assets.example.org/base.sealed", "records=/srv/records.sealed"]],
         ),
     ] = ()
     model: Annotated[
-        FolderOrName | None,
+        str | None,
+        PathLike(),
         Field(
             description="A base model that is not sealed: a folder (written with / or ./ at its beginning) or a\n"
             "Hugging Face id. It loads only if its digest is the manifest's.",
@@ -125,8 +126,8 @@ class TrainerConfig(Config):
     train: Annotated[
         Path | None,
         Field(
-            description="Training examples, where no sealed data is named: JSON lines, or Parquet (.parquet), with prompt\n"
-            "and completion.",
+            description="Training examples, where no sealed data is named: JSON lines, or Parquet (.parquet),\n"
+            "with prompt and completion.",
             examples=["data/train.jsonl"],
         ),
     ] = None

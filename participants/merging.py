@@ -20,7 +20,7 @@ from participants.models import model_files
 from superswarm.consortium.manifest import Job
 from superswarm.errors import NotFinite
 from superswarm.io.files import explained, read_bytes
-from superswarm.io.results import new_folder
+from superswarm.io.files import new_folder
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter
 from superswarm.updates.card import WEIGHTS
 from superswarm.values import LIMITS, Digest

@@ -59,7 +59,7 @@ HUB_ID = re.compile(
 
 
 Fill: TypeAlias = Callable[[MemoryFiles], Digest]
-"""Decrypts a sealed model's files into memory, and returns the digest of the sealed file that it checked."""
+"""Decrypts a sealed model's files into memory, and returns the digest of the sealed file that it compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,8 @@ def snapshot(path: Path, expected: Digest) -> Iterator[Snapshot]:
 def unsealed(fill: Fill, expected: Digest) -> Iterator[Snapshot]:
     """Have a sealed base model decrypted into memory, and hold it while the block runs.
 
-    Raises what `fill` raises, WrongModel for another sealed file than the approved one, and UnsafeModel or Malformed.
+    Raises what `fill` raises, WrongModel for another sealed file than the approved one, and UnsafeModel or Malformed
+    before anything of the model is loaded.
     """
     with MemoryFiles() as files:
         # (1) The plaintext comes from the sealed file that the consortium approved.

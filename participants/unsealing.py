@@ -9,12 +9,11 @@ from typing import BinaryIO, cast
 
 from superswarm.assets.container import AssetHeader, read_head
 from superswarm.assets.unseal import Sink, unseal
-from superswarm.io.sources import Source, open_source
-
 from superswarm.consortium.manifest import Asset
 from superswarm.errors import Misconfigured
 from superswarm.io.memory import MemoryFiles
 from superswarm.io.progress import Bar, progress
+from superswarm.io.sources import Source, open_source
 from superswarm.values import MEMBER_ID, Digest
 
 
@@ -24,9 +23,7 @@ def locations(settings: Iterable[str]) -> dict[str, str]:
     for setting in settings:
         name, equals, location = setting.partition("=")
         if not equals or not location or not MEMBER_ID.fullmatch(name):
-            raise Misconfigured(
-                "an asset's place is written NAME=PLACE: its name in the manifest, a file or address"
-            )
+            raise Misconfigured("an asset's place is written NAME=PLACE: its name in the manifest, a file or address")
         if name in found:
             raise Misconfigured(f"the place of {name} is given twice")
         found[name] = location

@@ -19,9 +19,9 @@ from superswarm.updates.secure.links import Acquaintance, Standing, needed, pass
 from superswarm.updates.secure.masks import Contribution
 from superswarm.updates.secure.member import MemberRound
 from superswarm.updates.secure.messages import Total
-from superswarm.updates.secure.ring import Code, norm
+from superswarm.updates.secure.ring import Code
 from superswarm.updates.secure.roster import Roster, Terms, accept_roster
-from superswarm.updates.secure.seeds import code_of, contribution
+from superswarm.updates.secure.seeds import Context, code_of, contribution
 from superswarm.values import MemberId
 from tests import consortia
 
@@ -84,20 +84,16 @@ class Members:
         return Acquaintance(self.terms, name, consortia.kem_key(session), consortia.signing_key(session), peers)
 
     def update(self, name: MemberId, round_: int = 1) -> Vector:
-        rng = np.random.default_rng(hash((self.names.index(name), round_)) % 2**32)
-        return rng.standard_t(4, self.size).astype(np.float32)
+        rng = np.random.default_rng([self.names.index(name), round_])
+        return rng.standard_normal(self.size).astype(np.float32)
 
     def weight(self, name: MemberId) -> int:
         return 1 + self.names.index(name) % MOST
 
     def code(self, round_: int = 1) -> Code:
-        from superswarm.updates.secure.seeds import Context
-
         return code_of(Context(self.roster, round_), self.size, 12, 50.0)
 
     def contribution(self, name: MemberId, round_: int = 1) -> Contribution:
-        from superswarm.updates.secure.seeds import Context
-
         standing, code = self.standings[name], self.code(round_)
         encoded = code.encode(self.update(name, round_), self.weight(name) / MOST)
         return contribution(Context(self.roster, round_), standing.group, name, encoded, self.weight(name))
@@ -117,7 +113,6 @@ class Members:
         names = list(survivors)
         weights = [self.weight(name) for name in names]
         updates = [self.update(name, round_) for name in names]
-        assert all(norm(update) < 50 for update in updates)
         return np.average(updates, axis=0, weights=weights).astype(np.float32)
 
 
@@ -150,6 +145,7 @@ class Play:
         )
         self.sides = {name: MemberRound(members.standings[name], round_) for name in members.names}
         self.aggregator = members.aggregator(round_)
+        self.left: set[MemberId] = set()
         self.refusals: dict[MemberId, Error] = {}
 
     def run(self) -> tuple[Total, Contribution]:
@@ -163,10 +159,9 @@ class Play:
     def step(self, step: str, asked: Mapping[MemberId, Any]) -> None:
         for name in sorted(asked):
             message = self.hook(step, name, asked[name])
-            if self.gone.get(name) == step or name in self.refusals or (message is None and step != "advertise"):
-                self.gone.setdefault(name, step)
-                continue
-            if self.gone.get(name) is not None:
+            if self.gone.get(name) == step or (message is None and step != "advertise"):
+                self.left.add(name)
+            if name in self.left or name in self.refusals:
                 continue
             try:
                 self.answer(step, name, message)

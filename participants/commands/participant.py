@@ -56,12 +56,13 @@ def up(
     from superswarm.errors import Misconfigured
     from superswarm.io import logs
     from superswarm.io.consortium import load_manifest, remember_epoch
-    from superswarm.io.files import make_folder
+    from superswarm.io.files import make_folder, read_bytes
     from superswarm.io.keystore import load_keys, read_passphrase
     from superswarm.io.processes import spawn
     from superswarm.io.reporter import Reporter
     from superswarm.io.results import ResultFolder
     from superswarm.io.web import StatusServer
+    from superswarm.values import LIMITS
 
     logs.setup("participant", log_format=config.log_format)
     manifest = load_manifest(config.manifest, config.pinned)
@@ -75,7 +76,7 @@ def up(
         manifest=manifest,
         keys=keys,
         record=DurableVouchRecord(config.state / "vouches.json"),
-        results=ResultFolder(config.results),
+        results=ResultFolder(config.results, read_bytes(config.manifest, limit=LIMITS.chain_bytes)),
         notify=reporter,
     )
     settings = SuperNodeSettings(

@@ -10,9 +10,15 @@ import typer
 from rich.text import Text
 
 from participants.commands import result_merge, result_releases
-from participants.commands.common import KeysFile, PassphraseFile, open_keys, read_epoch
-from participants.commands.result_files import SealedFile, SignerFile, expected_signer, header_of
-from superswarm.consortium.approval import ApprovedManifest
+from participants.commands.common import KeysFile, PassphraseFile, open_keys
+from participants.commands.result_files import (
+    ConsortiumFile,
+    SealedFile,
+    SignerFile,
+    agreement,
+    expected_signer,
+    header_of,
+)
 from superswarm.errors import Misconfigured
 from superswarm.io.console import messages, output, size, table
 from superswarm.io.files import read_bytes
@@ -69,10 +75,7 @@ def open_(
             metavar="FILE",
         ),
     ] = None,
-    consortium: Annotated[
-        Path | None,
-        typer.Option("--consortium", "-c", help="With --approval: the consortium's file.", show_default=False),
-    ] = None,
+    consortium: ConsortiumFile = None,
     passphrase_file: PassphraseFile = None,
     signer: SignerFile = None,
     any_signer: Annotated[
@@ -91,7 +94,7 @@ def open_(
     files = approval or []
     if bool(header.approvals) != bool(files):
         raise Misconfigured(_about_approvals(header))
-    agreed = _agreed(consortium, header) if files else None
+    agreed = agreement(file, consortium, header)[0] if files else None
     mine = open_keys(keys, passphrase_file)
     if agreed is None:
         open_result(file, mine.kem, mine.member, out, expected_signer=expected)
@@ -116,12 +119,6 @@ def _about_approvals(header: ResultHeader) -> str:
         f"this result opens with the approvals of {header.approvals} of {holders}: ask them for "
         "`superswarm result approve`, and give each file with --approval"
     )
-
-
-def _agreed(consortium: Path | None, header: ResultHeader) -> ApprovedManifest:
-    if consortium is None:
-        raise Misconfigured("give the consortium's file with --consortium: approvals are judged under it")
-    return read_epoch(consortium, header.epoch)[0]
 
 
 for command in (

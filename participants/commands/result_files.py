@@ -1,4 +1,4 @@
-"""What the commands on results share: whose signature a sealed result must bear."""
+"""What the commands on results share: whose signature a sealed result must bear, and what was agreed on it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from participants.commands.common import read_epoch
+from superswarm.consortium.approval import ApprovedManifest
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Misconfigured
 from superswarm.io.console import warn_simulated
-from superswarm.io.results import describe_result, read_signer, vouched_signer
+from superswarm.io.results import CONSORTIUM, describe_result, read_signer, vouched_signer
 from superswarm.updates.container import ResultHeader
 
 SealedFile = Annotated[Path, typer.Argument(help="A sealed result.", metavar="FILE")]
@@ -23,6 +25,26 @@ SignerFile = Annotated[
         show_default=False,
     ),
 ]
+ConsortiumFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--consortium",
+        "-c",
+        "--manifest",
+        help="The consortium's approved file. By default, the one that your node kept beside FILE.",
+        show_default=False,
+    ),
+]
+
+
+def agreement(file: Path, consortium: Path | None, header: ResultHeader) -> tuple[ApprovedManifest, ApprovedManifest]:
+    """The epoch that a result was made under, and the newest that is known. Raises Misconfigured where neither is."""
+    kept = file.with_suffix(CONSORTIUM)
+    if consortium is None and not kept.exists():
+        raise Misconfigured(
+            f"{file} does not lie in a node's folder of results: give the consortium's file, too (-c)"
+        )
+    return read_epoch(consortium or kept, header.epoch)
 
 
 def expected_signer(file: Path, signer: Path | None, *, advice: str = "give --signer") -> VerifyingKey:

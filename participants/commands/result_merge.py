@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from participants.commands import common
-from participants.commands.common import Consortium, KeysFile, PassphraseFile, remark, say
-from participants.models import locate
+from participants.commands.common import KeysFile, PassphraseFile, remark, say
+from participants.models import locate, model_digest
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.manifest import Asset, Job
 from superswarm.errors import Misconfigured, Mismatch, NotOwner, OtherRecipient
@@ -23,7 +23,9 @@ def merge(
     adapter: Annotated[Path, typer.Argument(help="An opened result (`result open`).", metavar="ADAPTER")],
     *,
     model: Annotated[str, typer.Option(help="The base model: folder, GGUF file, or Hugging Face id.")],
-    consortium: Consortium,
+    consortium: Annotated[
+        Path, typer.Option("--manifest", "--consortium", "-c", help="The consortium's approved file.")
+    ],
     keys_file: KeysFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make for the merged model.", metavar="DIR")],
     job: Annotated[
@@ -34,7 +36,8 @@ def merge(
     """Merge an adapter into its base model, and write a model folder of safetensors.
 
     Only for a recipient to whom the base model belongs in the manifest, or where that model is public: who merges has
-    both in the clear. The base must have the manifest's digest, and the adapter be of one of its jobs.
+    both in the clear. The base must have the manifest's digest, and the adapter be of one of its jobs. Where the
+    manifest names the digest of a sealed base, its owner vouches for the plain one.
     """
     if out.exists():
         raise Misconfigured(f"{out} is there already: name a folder that is not")
@@ -47,7 +50,8 @@ def merge(
 
     from participants.merging import merge as merge_adapter
 
-    merge_adapter(locate(model), Digest.parse(base.digest), chosen, adapter, out)
+    found = locate(model)
+    merge_adapter(found, _expected(base, found), chosen, adapter, out)
     say(f"wrote {out}: load it with transformers.AutoModelForCausalLM.from_pretrained({str(out)!r})")
 
 
@@ -75,9 +79,11 @@ def require_owner(keys: MemberKeys, agreed: ApprovedManifest, base: Asset) -> No
     # (3) The base model is its own, or anybody's.
     if base.owner not in ("public", keys.member):
         raise NotOwner(f"the base model {base.name} belongs to {base.owner}: only {base.owner} may merge into it")
-    # (4) Its digest is one of plain files.
-    if base.sealed:
-        raise Misconfigured(
-            f"the manifest's digest of {base.name} is that of its sealed file, with which no plain folder can be "
-            "compared"
-        )
+
+
+def _expected(base: Asset, found: Path) -> Digest:
+    """The digest that the base model must have. That of a sealed asset covers ciphertext: its owner knows its own."""
+    if not base.sealed:
+        return Digest.parse(base.digest)
+    remark(f"the manifest's digest of {base.name} is of its sealed file: nothing compares {found} with it")
+    return model_digest(found)

@@ -12,8 +12,15 @@ import typer
 from rich.text import Text
 
 from participants.commands import common
-from participants.commands.common import Consortium, Force, KeysFile, Out, PassphraseFile, Yes, remark, say
-from participants.commands.result_files import SealedFile, SignerFile, expected_signer, header_of
+from participants.commands.common import Force, KeysFile, Out, PassphraseFile, Yes, remark, say
+from participants.commands.result_files import (
+    ConsortiumFile,
+    SealedFile,
+    SignerFile,
+    agreement,
+    expected_signer,
+    header_of,
+)
 from superswarm.attestation.serving import ServerRequest, judge_server, vouch_for_server
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.errors import Misconfigured
@@ -36,7 +43,7 @@ def approve(
     file: SealedFile,
     *,
     keys_file: KeysFile,
-    consortium: Consortium,
+    consortium: ConsortiumFile = None,
     recipient: Annotated[
         str | None, typer.Option(help="Id of the member that may open the result.", show_default=False)
     ] = None,
@@ -56,7 +63,7 @@ def approve(
     if (recipient is None) == (server_request is None):
         raise Misconfigured("say either --recipient with a member's id, or --server-request with a file")
     header = header_of(file)
-    agreed, newest = common.read_epoch(consortium, header.epoch)
+    agreed, newest = agreement(file, consortium, header)
     keys = common.open_keys(keys_file, passphrase_file)
     common.require_key(keys, agreed)
     nonce, at = b"", int(time.time())
@@ -96,8 +103,8 @@ def vouch(
     file: SealedFile,
     *,
     keys_file: KeysFile,
-    consortium: Consortium,
     server_request: Annotated[Path, typer.Option("--server-request", help="What your server shows.", metavar="FILE")],
+    consortium: ConsortiumFile = None,
     passphrase_file: PassphraseFile = None,
     yes: Yes = False,
     out: Out = None,
@@ -108,7 +115,7 @@ def vouch(
     Its evidence must cover a challenge of yours, too (`result challenge`).
     """
     header = header_of(file)
-    agreed, _ = common.read_epoch(consortium, header.epoch)
+    agreed, _ = agreement(file, consortium, header)
     keys = common.open_keys(keys_file, passphrase_file)
     common.require_key(keys, agreed)
     request, at = _read_request(server_request), int(time.time())

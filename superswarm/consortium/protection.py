@@ -13,9 +13,6 @@ from superswarm.values import LIMITS
 if TYPE_CHECKING:
     from superswarm.consortium.manifest import Manifest
 
-LINEAR = frozenset({"fedavg"})
-"""Rules of aggregation that need nothing but a weighted sum."""
-
 
 class Encoding(Clause):
     """How updates become integers, whose sum is exact (`superswarm.updates.secure.ring`)."""
@@ -82,7 +79,7 @@ def _hiding_faults(m: Manifest) -> Iterable[str]:
             f"protection.mode is {mode}, which hides nothing where one member brings all the data: the sum is its "
             "update; choose attested"
         )
-    if m.aggregation.rule not in LINEAR:
+    if not m.aggregation.linear:
         yield f"the rule {m.aggregation.rule} needs single updates, which the mode {mode} hides: choose attested"
     if encoding is not None and m.aggregation.weighting == "equal" and encoding.max_weight != 1:
         yield "protection.encoding.max_weight is for weighting by examples; with equal weights it is 1"

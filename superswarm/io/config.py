@@ -63,7 +63,6 @@ def _address(value: object) -> object:
 
 RelayAt = Annotated[Address, BeforeValidator(_address)]
 ListenAt = Annotated[Address | None, BeforeValidator(lambda value: None if value == "off" else _address(value))]
-FolderOrName = Annotated[str, PathLike()]
 LogFormat = Literal["human", "json"]
 
 

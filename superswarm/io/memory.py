@@ -53,11 +53,11 @@ class MemoryFiles:
     def create(self, name: str, size: int) -> Iterator[BinaryIO]:
         """Write the file `name` of exactly `size` bytes; it is there once the block has ended without an exception.
 
-        Raises Malformed for a name that is none or is taken, or fewer bytes, TooLarge for more of them or too many
-        files, and Environment where memory is too small.
+        Names may have folders: `a/b.jsonl`. Raises Malformed for a name that is none or is taken, or fewer bytes,
+        TooLarge for more of them or too many files, and Environment where memory is too small.
         """
-        if not _is_name(name) or name in self._files:
-            raise Malformed("a file's name is empty, too long, taken already, or is a path")
+        if not all(map(_is_name, name.split("/"))) or name in self._files:
+            raise Malformed("a file's name is empty, too long, taken already, or leads out of its folder")
         if len(self._files) >= FILES:
             raise TooLarge(f"more than {FILES} files")
         require_memory(size, "a file that must be held in it")
@@ -105,7 +105,9 @@ class MemoryFiles:
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="superswarm-memory-"))
             for name in names:
-                (self._folder / name).symlink_to(self._files[name].path)
+                link = self._folder / name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(self._files[name].path)
         except OSError as error:
             raise Environment(f"cannot make a folder for temporary files: {error.strerror}") from None
         return self._folder
@@ -191,7 +193,7 @@ def _anonymous() -> int:
 
 
 def _is_name(name: str) -> bool:
-    return name not in ("", ".", "..") and "/" not in name and name.isprintable() and len(name.encode()) <= NAME_BYTES
+    return name not in ("", ".", "..") and name.isprintable() and len(name.encode()) <= NAME_BYTES
 
 
 @contextmanager

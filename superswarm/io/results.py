@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,13 +12,14 @@ from typing import BinaryIO
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Misconfigured, Mismatch
-from superswarm.io.files import explained, read_bytes, sync_folder, write_bytes
+from superswarm.io.files import explained, new_folder, read_bytes, write_bytes
 from superswarm.updates.container import ResultHeader, check_signature, read_head
 from superswarm.updates.publish import OpenedResult, open_container
 from superswarm.values import LIMITS, MemberId
 
 SUFFIX = ".result"
 SIGNER = ".signer"  # beside a result: the key that this node vouched for
+CONSORTIUM = ".consortium"  # likewise: the consortium's epochs, up to the one that this node acted under
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +32,14 @@ class StoredResult:
 
 
 class ResultFolder:
-    """Where a node keeps the results that it receives, still sealed."""
+    """Where a node keeps the results that it receives, still sealed.
 
-    def __init__(self, folder: Path) -> None:
+    `consortium` is the document that the node was started with; whoever releases a result later judges under it.
+    """
+
+    def __init__(self, folder: Path, consortium: bytes = b"") -> None:
         self.folder = folder
+        self._consortium = consortium
 
     def store(self, run: str, container: bytes, signer: VerifyingKey) -> None:
         """Check and keep a container; `signer` is the aggregator that this node vouched for in this run.
@@ -53,6 +55,8 @@ class ResultFolder:
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path.with_suffix(SIGNER), f"{signer}\n".encode(), replace=True)
+        if self._consortium:
+            write_bytes(path.with_suffix(CONSORTIUM), self._consortium, replace=True)
         write_bytes(path, container, replace=True)
 
     def results(self) -> tuple[list[StoredResult], list[tuple[Path, Error]]]:
@@ -112,16 +116,3 @@ def write_opened(path: Path, dst: Path, opener: Callable[[BinaryIO], OpenedResul
                     file.flush()
                     os.fsync(file.fileno())
     return opened.header
-
-
-@contextmanager
-def new_folder(dst: Path) -> Iterator[Path]:
-    """A temporary folder beside `dst` that becomes `dst` if the block ends well, and vanishes otherwise."""
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{dst.name}.", dir=dst.parent))
-    try:
-        yield folder
-        folder.rename(dst)
-        sync_folder(dst.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # after a rename there is nothing

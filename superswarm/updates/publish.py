@@ -6,18 +6,18 @@ import hashlib
 import io
 import re
 import secrets
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final, TypeAlias
+from typing import BinaryIO, Final
 
+from superswarm.bundle import Entry, File, Piece, pack_files, unpack_files
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.manifest import Job, Manifest
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.kdf import KEY_BYTES
 from superswarm.crypto.signing import SIGNATURE_BYTES, SigningKey, VerifyingKey
 from superswarm.crypto.stream import Chunks, StreamWriter, open_chunks
-from superswarm.errors import Malformed, TooLarge
+from superswarm.errors import Malformed
 from superswarm.updates.adapter import Adapter, AdapterSpec, encode_parts
 from superswarm.updates.card import CARD, CONFIG, WEIGHTS, adapter_config, card
 from superswarm.updates.container import (
@@ -30,15 +30,10 @@ from superswarm.updates.container import (
     sign_stream,
 )
 from superswarm.updates.slots import KeyContext, Slot
-from superswarm.values import LIMITS, Digest, MemberId
-from superswarm.wire import Field, pack, unpack_list
-
-File: TypeAlias = tuple[str, Sequence[bytes | memoryview]]
-"""A file's name, and pieces that make its content."""
+from superswarm.values import Digest, MemberId
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\.(?:safetensors|json|md)")
 FILES: Final = 64
-INDEX = struct.Struct(">I")
 
 
 def publish(
@@ -72,8 +67,8 @@ def write_result(
 
     dst.write(MAGIC + bytes(SIGNATURE_BYTES))
     writer = StreamWriter(dst, key, header=header.to_json())
-    files: list[File] = [(WEIGHTS, weights), (CONFIG, [adapter_config(manifest.manifest, job)]), (CARD, [readme])]
-    for piece in pack_files(files):
+    config = adapter_config(manifest.manifest, job)
+    for piece in pack_files([File.of(WEIGHTS, weights), File.of(CONFIG, [config]), File.of(CARD, [readme])]):
         writer.write(piece)
     writer.close()
     dst.seek(STREAM_AT)
@@ -136,7 +131,7 @@ class OpenedResult:
     """
 
     header: ResultHeader
-    files: Iterator[tuple[str, int, Iterator[bytes]]]
+    files: Iterator[tuple[str, int, Iterator[Piece]]]
 
 
 def open_container(
@@ -158,64 +153,10 @@ def open_with_key(src: BinaryIO, head: ResultHead, key: bytes) -> OpenedResult:
     """Open a container whose signature was checked, with its content key. Raises CannotOpen for another key."""
     chunks = Chunks(key, head.prologue)
     src.seek(STREAM_AT + head.prologue.offset(0))
-    return OpenedResult(head.header, unpack_files(open_chunks(src, chunks)))
+    return OpenedResult(head.header, unpack_files(open_chunks(src, chunks), "result", _check_names))
 
 
-def pack_files(files: Sequence[File]) -> Iterator[bytes | memoryview]:
-    """An index of names and sizes, then the contents: one order, no time, no owner, no path."""
-    index = pack(*(field for name, parts in files for field in (name, sum(len(part) for part in parts))))
-    yield INDEX.pack(len(index)) + index
-    for _, parts in files:
-        yield from parts
-
-
-def unpack_files(chunks: Iterator[bytes]) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-    """Invert `pack_files`, in constant memory. Raises Malformed for a name with a path, or that could hold code."""
-    plain = _Plain(chunks)
-    (length,) = INDEX.unpack(b"".join(plain.take(INDEX.size)))
-    if length > LIMITS.document_bytes:
-        raise TooLarge(f"a result claims an index of {length} bytes")
-    for name, size in _entries(unpack_list(b"".join(plain.take(length)))):
-        content = plain.take(size)
-        yield name, size, content
-        for _ in content:  # what the caller left unread
-            pass
-    if plain.more():
-        raise Malformed("a result holds more than its index says")
-
-
-def _entries(fields: list[Field]) -> list[tuple[str, int]]:
-    pairs = list(zip(fields[::2], fields[1::2], strict=False))
-    entries = [(name, size) for name, size in pairs if isinstance(name, str) and isinstance(size, int)]
-    if 2 * len(entries) != len(fields) or len(dict(entries)) != len(entries) or len(entries) > FILES:
-        raise Malformed("a result's index is not a list of distinct files")
-    if not all(NAME.fullmatch(name) for name, _ in entries):
+def _check_names(entries: list[Entry]) -> None:
+    """Refuse a name with a path, or that could hold code."""
+    if len(entries) > FILES or not all(NAME.fullmatch(name) for name, _ in entries):
         raise Malformed("a result holds a file that no result has")
-    return entries
-
-
-class _Plain:
-    """Reads a stream's plaintext, which comes in chunks, in other portions."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = memoryview(b"")
-
-    def more(self) -> bool:
-        """Whether something is left; reads, and so authenticates, up to the stream's end."""
-        while not self._left:
-            following = next(self._chunks, None)
-            if following is None:
-                return False
-            self._left = memoryview(following)
-        return True
-
-    def take(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes, in pieces."""
-        while size:
-            if not self.more():
-                raise Malformed("a result holds less than its index says")
-            piece = self._left[:size]
-            self._left = self._left[len(piece) :]
-            size -= len(piece)
-            yield bytes(piece)

@@ -120,6 +120,11 @@ def test_the_folder_is_private_has_only_the_named_files_and_goes(files: MemoryFi
     assert files.names == []
 
 
+def test_names_may_have_folders(files: MemoryFiles) -> None:
+    put(files, "a/b/c", b"x")
+    assert (files.folder(["a/b/c"]) / "a" / "b" / "c").read_bytes() == b"x"
+
+
 def test_nothing_changes_a_file_that_is_filled(files: MemoryFiles) -> None:
     put(files, "a", CANARY)
     path = files.folder(["a"]) / "a"
@@ -129,8 +134,10 @@ def test_nothing_changes_a_file_that_is_filled(files: MemoryFiles) -> None:
     assert path.read_bytes() == CANARY
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", "a\0b", "a\nb", "x" * 256, "\udc80"])
-def test_names_are_no_paths(files: MemoryFiles, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/../../b", "a//b", "a/", "/etc/passwd", "a\0b", "a\nb", "x" * 256, "\udc80"]
+)
+def test_names_lead_nowhere_else(files: MemoryFiles, name: str) -> None:
     with pytest.raises(Malformed), files.create(name, 1):
         pass
 

@@ -111,6 +111,20 @@ def test_the_merged_model_has_the_bases_type(base: Path, tmp_path: Path, found: 
     assert AutoModelForCausalLM.from_pretrained("merged", dtype="auto").dtype is torch.bfloat16
 
 
+def test_an_owner_knows_its_own_sealed_base(
+    base: Path, found: Callable[..., Manifest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = {"members": ["bob", "carol"], "not_after": "2030-01-01", "times": 3}
+    asset = {
+        "name": "base", "kind": "model", "owner": "alice", "digest": consortia.digest("sealed"), "source": "b",
+        "release": release,
+    }  # fmt: skip
+    found(assets=[asset])
+    assert merge(base, "bob") == 4
+    assert merge(base) == 0
+    assert "nothing compares" in capsys.readouterr().err
+
+
 def test_values_that_overflow_are_refused(base: Path, found: Callable[..., Manifest]) -> None:
     found()
     weights = Path("adapter") / WEIGHTS

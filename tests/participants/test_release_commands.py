@@ -83,10 +83,12 @@ def seal(manifest: ApprovedManifest, name: str, run: str = "run-1") -> bytes:
     job = manifest.manifest.jobs[0]
     raw = publish({"w": np.ones(8, np.float32)}, manifest=manifest, job=job, run=run, rounds=2, signer=SIGNER)
     before = set(Path("results").glob("*.result"))
-    ResultFolder(Path("results")).store(run, raw, SIGNER.public)
+    kept = Path("consortium.json").read_bytes()
+    ResultFolder(Path("results"), kept).store(run, raw, SIGNER.public)
     (stored,) = set(Path("results").glob("*.result")) - before
     stored.rename(stored.with_name(f"{name}.result"))
-    stored.with_suffix(".signer").rename(stored.with_name(f"{name}.signer"))
+    for suffix in (".signer", ".consortium"):
+        stored.with_suffix(suffix).rename(stored.with_name(f"{name}{suffix}"))
     return raw
 
 
@@ -134,13 +136,25 @@ def test_two_contributors_release_a_result_to_a_third(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("folder")
+def test_the_node_kept_what_its_member_needs() -> None:
+    """No other file is named: the signer and the consortium's epochs lie beside the result."""
+    Path("consortium.json").unlink()
+    for name in ("alice", "bob"):
+        arguments = ["--keys", f"{name}.keys", "--recipient", "carol", "--yes"]
+        assert run("approve", "results/r.result", *arguments, "--out", f"{name}.approval") == 0
+    arguments = ["--approval", "alice.approval", "--approval", "bob.approval", "--out", "adapter"]
+    assert run("open", "results/r.result", "--keys", "carol.keys", *arguments) == 0
+    Path("results/r.consortium").unlink()
+    assert run("open", "results/r.result", "--keys", "carol.keys", *arguments[:-1], "other") == 2
+
+
+@pytest.mark.usefixtures("folder")
 def test_what_is_missing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert open_as("carol") == 2
     assert "superswarm result approve" in capsys.readouterr().err
     assert approve("alice") == 0
     assert approve("alice") == 2, "an approval is not overwritten"
     assert len(ReleaseLog(Path("alice.keys")).entries()) == 1
-    assert run("open", "results/r.result", "--keys", "carol.keys", "--out", "x", "--approval", FROM_ALICE) == 2
     assert run("releases", "--keys", "bob.keys") == 0
     assert "nothing was released" in capsys.readouterr().err
 

@@ -236,7 +236,7 @@ def coefficient_primes(least: int, degree: int) -> tuple[int, ...]:
 @lru_cache(maxsize=256)
 def _prime_below(bits: int, degree: int, skip: int) -> int:
     """The largest prime below 2**bits that is 1 modulo 2·degree, but for `skip` larger ones."""
-    candidate = 2**bits + 1
+    candidate = (1 << bits) + 1
     for _ in range(skip + 1):
         candidate -= 2 * degree
         while not is_prime(candidate):
@@ -248,7 +248,7 @@ def _prime_below(bits: int, degree: int, skip: int) -> int:
 def plain_prime(bits: int, degree: int) -> int:
     """The smallest prime from 2**bits that is 1 modulo 2·degree, so that slots exist (batching)."""
     step = 2 * degree
-    candidate = -(-(2**bits) // step) * step + 1
+    candidate = -(-(1 << bits) // step) * step + 1
     while not is_prime(candidate):
         candidate += step
     return candidate

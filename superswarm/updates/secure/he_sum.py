@@ -96,7 +96,8 @@ class Slots:
             return part.astype(np.float64)
         fields = np.zeros((self.parameters.packed, self.parameters.degree), np.uint64)
         fields.reshape(-1)[: part.size] = part
-        return np.bitwise_or.reduce(fields << self._shifts, axis=0)  # (degree,)
+        packed: NDArray[np.uint64] = np.bitwise_or.reduce(fields << self._shifts, axis=0)  # (degree,)
+        return packed
 
     def take(self, plaintext: Values, count: int) -> NDArray[Any]:
         """Invert `fill` for the first `count` values."""

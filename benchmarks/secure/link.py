@@ -5,7 +5,9 @@ Messages go through a pipe, the large bodies as files in memory (/dev/shm, where
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -81,6 +83,7 @@ def process(make: Callable[[], object]) -> Iterator[There]:
 
 def _serve(connection: Connection[Any, Any], make: Callable[[], object]) -> None:
     target: object = None
+    _silence()
     while True:
         try:
             method, arguments = connection.recv()
@@ -93,6 +96,13 @@ def _serve(connection: Connection[Any, Any], make: Callable[[], object]) -> None
             connection.send((getattr(target, method)(*arguments), ""))
         except Exception:  # goes to the other process, which raises it
             connection.send((None, traceback.format_exc()))
+
+
+def _silence() -> None:
+    """Libraries that greet on standard output, from C++ too, are not heard; errors are."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
 @contextmanager

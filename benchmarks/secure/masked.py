@@ -34,7 +34,7 @@ from superswarm.updates.secure.seeds import Context, code_of, contribution
 from superswarm.updates.secure.total import CheckedSum, check_total
 from superswarm.values import MemberId
 
-CHECKERS: Final = 3  # survivors that check the sum; the rest would do the same again
+CHECKERS: Final = 3  # survivors that check the sum, unless said otherwise; the rest would do the same
 WEIGHT: Final = 1  # of each member, and the manifest's largest
 ANSWERS: Final[dict[str, Any]] = {
     "advertised": Advertised,
@@ -91,8 +91,10 @@ class MaskedAggregator:
 class MaskedMembers:
     """All members of a cohort through one round, one after the other at each step."""
 
-    def __init__(self, cohort: Cohort, draws: Draws, number: int, bodies: Path, truth: Truth | None) -> None:
-        self.cohort, self.draws, self.bodies, self.truth = cohort, draws, bodies, truth
+    def __init__(
+        self, cohort: Cohort, draws: Draws, number: int, bodies: Path, truth: Truth, *, checkers: int = CHECKERS
+    ) -> None:
+        self.cohort, self.draws, self.bodies, self.truth, self.checkers = cohort, draws, bodies, truth, checkers
         self.context = Context(cohort.terms.roster, number)
         self.code = code_of(self.context, draws.parameters, int(ENCODING["payload_bits"]), ENCODING["clip_norm"])
         self.gauge, self.traffic = Gauge(), Traffic()
@@ -140,8 +142,7 @@ class MaskedMembers:
 
     def _mask(self, aggregator: Other, name: MemberId, raw: bytes) -> None:
         update = self.draws.of(self.cohort.names.index(name))
-        if self.truth is not None:
-            self.truth.add(update)
+        self.truth.add(update)
         standing: Standing = self.cohort.standings[name]
         with self.gauge.growth("client"):
             with self.gauge.time("encode", name):
@@ -164,11 +165,11 @@ class MaskedMembers:
         body = take(file)
         for name in survivors:
             self.traffic.down[name] += len(said) + len(body)
-        return [self._check(name, said, body) for name in survivors[:CHECKERS]]
+        return [self._check(name, said, body) for name in survivors[: self.checkers]]
 
     def _check(self, name: MemberId, said: bytes, body: bytes) -> CheckedSum:
         standing = self.cohort.standings[name]
-        with self.gauge.growth("check"), self.gauge.time("check", name):
+        with self.gauge.time("check", name):
             return check_total(
                 standing, Total.parse(said), body, round_=self.context.round, code=self.code, most=WEIGHT
             )

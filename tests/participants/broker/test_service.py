@@ -16,12 +16,16 @@ from participants.broker.client import BrokerClient
 from participants.broker.rpc import SERVICE
 from participants.broker.service import BrokerService
 from participants.key_desk import KeyDesk
+from participants.keyring import Asker, KeyRing
 from participants.mailbox import Mailbox
 from superswarm.errors import Error, Malformed, PortTaken, ReleaseRefused, Unavailable
 from superswarm.io.certificates import ServerFiles, ensure_client_files, ensure_server_files
 from superswarm.io.config import Address
+from superswarm.io.keystore import MemberKeys
 from superswarm.values import LIMITS, Digest
-from tests.releases import ALICE, BASE, BASE_KEY, BOB, CAROL, Premises, Session, agreed, ask
+from tests import consortia
+from tests.releases import ALICE, BASE, BASE_KEY, BOB, CAROL, Premises, Session, agreed, ask, granted
+from tests.simulator import tee
 
 ROOT = Path(__file__).parents[3]
 
@@ -151,19 +155,36 @@ def test_an_answer_that_holds_nothing_is_malformed(
         broker._ask(lambda *_, **__: pb.ChallengeReply(), pb.ChallengeRequest(), "nonce")
 
 
-def test_a_desk_and_a_service_make_the_same_answers(
+def test_letters_reach_the_service_and_come_back(
     service: BrokerService, tls: tuple[ServerFiles, ServerFiles]
 ) -> None:
-    """The node's desk takes either."""
-    from superswarm.io.keystore import MemberKeys
-    from tests import consortia
-
+    """A trainer's letters, the node's desk, the service: the whole way of one key."""
+    session, mine = Session(), Mailbox("trainer/bob")
+    ring = KeyRing(asker(session), (agreed().manifest.assets[0],), lambda: 0.0)
     keys = MemberKeys(ALICE, consortia.signing_key(ALICE), consortia.kem_key(ALICE), bytes(32))
-    told: list[str] = []
+    theirs = Mailbox("node/alice")
     with client(service, tls[1]) as broker:
-        desk = KeyDesk(agreed(), keys, broker, lambda event, **_: told.append(event))
-        desk.answer(Mailbox("node/alice"))
-    assert told == []
+        desk = KeyDesk(agreed(), keys, broker, lambda *_, **__: None)
+        for _ in range(2):  # a hello, then a request
+            assert ring.advance(mine) == []
+            theirs.deliver(mine.collect())
+            desk.answer(theirs)
+            mine.deliver(theirs.collect())
+    assert ring.advance(mine) == []
+    assert ring.take() == {"base": BASE_KEY}
+
+
+def asker(session: Session) -> Asker:
+    return Asker(
+        attempt=session.at,
+        member=session.member,
+        keys=session.keys,
+        kem=session.kem,
+        signing=session.signing,
+        vouch=session.vouch(),
+        grant=granted(agreed()).to_bytes(),
+        attester=tee(session.member),
+    )
 
 
 def test_the_generated_code_is_of_the_proto_file(tmp_path: Path) -> None:

@@ -342,7 +342,9 @@ class Aggregator:
         self._secure.acquaint()
         lacking = {m for m, one in self._cohort.items() if one.prepared.digest != state.digest.raw}
         if lacking:
-            self._encrypted.hand_over(state.digest, [m for m in self._cohort if m not in lacking], lacking)
+            having = [member for member in self._cohort if member not in lacking]
+            for member in self._encrypted.hand_over(state.digest, having, lacking) & self._cohort.keys():
+                self._cohort[member].prepared = _holding(self._cohort[member].prepared, state)
             self._secure.acquaint()  # without those that were left out
 
     @property

@@ -44,19 +44,24 @@ class EncryptedRounds:
     leave_out: Callable[[MemberId, Mismatch], None] = field(repr=False)
     notify: Callable[..., None] = field(repr=False)
 
-    def hand_over(self, digest: Digest, having: Iterable[MemberId], lacking: Iterable[MemberId]) -> None:
-        """Have one of those with the agreed adapter seal it to the others, who else are left out."""
-        wanting, given = set(lacking), list[tuple[Given, bytes]]()
+    def hand_over(self, digest: Digest, having: Iterable[MemberId], lacking: Iterable[MemberId]) -> set[MemberId]:
+        """Have one of those with the agreed adapter seal it to the others; who took it. The rest is left out."""
+        wanting, given, taken = set(lacking), list[tuple[Given, bytes]](), set[MemberId]()
+
+        def take(member: MemberId, said: Taken, _body: bytes) -> None:
+            if said.digest != digest.raw:
+                raise Mismatch(f"{member} was handed another adapter than the cohort holds")
+            taken.add(member)
+
         for giver in having:
-            if wanting and not given:
+            if not given:
                 self.secure.tell({giver: (Give(), None)}, Given, lambda _m, said, body: given.append((said, body)))
         for said, body in given:
-            to = dict.fromkeys(wanting, (said, body))
-            self.secure.tell(to, Taken, lambda member, taken, _body: _require(member, taken, digest))
-            self.notify("handed over", to=sorted(wanting))
-        if not given:
-            for member in wanting:
-                self.leave_out(member, Mismatch("no member could give the adapter that the cohort holds"))
+            self.secure.tell(dict.fromkeys(wanting, (said, body)), Taken, take)
+            self.notify("handed over", to=sorted(taken))
+        for member in (wanting - taken) & self.secure.cohort().keys():
+            self.leave_out(member, Mismatch("no member could give it the adapter that the cohort holds"))
+        return taken
 
     def begin(self, number: int, spec: AdapterSpec) -> HeSumRound:
         """The round's state, once its members are acquainted."""
@@ -137,8 +142,3 @@ class EncryptedRounds:
     ) -> None:
         self.secure.tell({member: (ask, None) for member, ask in asks.items()}, kind, take)
         self.notify("sum", round=sums.plan.context.round, step=kind.KIND, members=len(asks))
-
-
-def _require(member: MemberId, taken: Taken, digest: Digest) -> None:
-    if taken.digest != digest.raw:
-        raise Mismatch(f"{member} was handed another adapter than the cohort holds")

@@ -163,6 +163,7 @@ def measure_job(
 
 def prepare(founded: Founded, model: Path, splits: Mapping[str, tuple[str, str]], folder: Path) -> Plan:
     """What plain Flower gets ready-made: the model dequantised into safetensors, and the first adapter."""
+    from participants.examples import read_examples
     from participants.finetune import Finetuner
     from participants.loading import load_base
 
@@ -175,7 +176,7 @@ def prepare(founded: Founded, model: Path, splits: Mapping[str, tuple[str, str]]
     base.model.save_pretrained(folder / "model")
     base.tokenizer.save_pretrained(folder / "model")
     train, test = next(iter(splits.values()))
-    initial = Finetuner(job, base, Path(train), Path(test)).initial()
+    initial = Finetuner(job, base, read_examples(Path(train)), read_examples(Path(test))).initial()
     save_file(initial, folder / "initial.safetensors")
     plan = Plan(
         rounds=job.rounds,

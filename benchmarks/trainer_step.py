@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from peft import LoraConfig, get_peft_model
 
 from benchmarks.record import record
 from participants.datasets import Tokens, round_batches
+from participants.examples import Example
 from participants.finetune import Finetuner, learning_rate
 from participants.loading import LoadedBase, load_base
 from participants.models import demo_model, model_digest
@@ -36,19 +35,18 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 WORDS = ("ward", "nurse", "bed", "chart", "dose", "clinic", "fever", "scan", "record", "visit", "pulse", "clean")
 
 
-def dataset(kind: str) -> list[dict[str, str]]:
+def dataset(kind: str) -> list[Example]:
     """64 made-up records: short answers to a question, or long texts after one word."""
     text = [[WORDS[(i * 7 + j * (1 + i % 5)) % len(WORDS)] for j in range(20 + i % 60)] for i in range(64)]
     if kind == "questions":
-        return [
-            {"prompt": f"What is kept {' '.join(words[:20])}?", "completion": " ".join(words[:3])} for words in text
-        ]
-    return [{"prompt": words[0], "completion": " ".join(words)} for words in text]
+        return [Example(f"What is kept {' '.join(words[:20])}?", " ".join(words[:3])) for words in text]
+    return [Example(words[0], " ".join(words)) for words in text]
 
 
 def job() -> Job:
     return Job.model_validate(
         {
+            "name": "base",
             "base_model": "base",
             "rounds": 1000,
             "seed": 1,
@@ -112,11 +110,9 @@ def main() -> None:
 
 
 def measure(kind: str, base: LoadedBase, threads: int, repeats: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "data.jsonl"
-        file.write_text("\n".join(map(json.dumps, dataset(kind))))
-        own = dataclasses.replace(base, model=copy.deepcopy(base.model))
-        tuner = Finetuner(job(), own, file, file, threads=threads)
+    examples = dataset(kind)
+    own = dataclasses.replace(base, model=copy.deepcopy(base.model))
+    tuner = Finetuner(job(), own, examples, examples, threads=threads)
     data = tuner.train_tokens
     bare = BareLoop(job(), base, data)
     adapter = tuner.initial()

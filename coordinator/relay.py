@@ -5,17 +5,12 @@ The state folder holds everything: restarting with the same one continues with t
 
 from __future__ import annotations
 
-import logging
 import secrets
 import sqlite3
 import sys
-import threading
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
@@ -27,13 +22,7 @@ from superswarm.io.certificates import ServerFiles, ensure_server_files
 from superswarm.io.files import SECRET, write_bytes
 from superswarm.io.flowerenv import flower_environment, require_free_port
 from superswarm.io.processes import Child, spawn
-
-log = logging.getLogger(__name__)
-READY_SECONDS: Final = 60.0
-WATCH_SECONDS: Final = 0.5
-RESTART_SECONDS: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
-STEADY_SECONDS: Final = 60.0
-LOG_BYTES: Final = 8 * 1024**2
+from superswarm.io.supervised import Supervised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +47,17 @@ class Tally:
     stored_bytes: int  # the database with its log
 
 
-class Relay:
-    """A SuperLink that runs until stopped: restarted when it ends, killed with its program. A context manager."""
+class Relay(Supervised):
+    """A SuperLink that runs until stopped: restarted when it ends, killed with its program.
+
+    Runs that are open fail unless it is back within a minute.
+    """
+
+    name = "relay"
 
     def __init__(self, settings: RelaySettings) -> None:
+        super().__init__()
         self._settings = settings
-        self._stop = threading.Event()
-        self._child: Child | None = None
-        self._lock = threading.Lock()
-        self._watcher = threading.Thread(target=self._watch, name="relay-watch", daemon=True)
-        self.restarts = 0
-
-    @property
-    def running(self) -> bool:
-        return self._child is not None and self._child.running
 
     @property
     def authority_file(self) -> Path:
@@ -95,36 +81,6 @@ class Relay:
     def control(self) -> RelayControl:
         """A connection to the operator's socket."""
         return RelayControl(self._settings.state)
-
-    def start(self, stop: threading.Event | None = None) -> Self:
-        """Start; return once members can connect. PortTaken or Environment says why it cannot. `stop` abandons."""
-        settings = self._settings
-        require_free_port(settings.host, settings.port, hint="stop the other process, or configure another port")
-        try:
-            self._launch(self._prepare())
-            self._await_ready(stop or threading.Event())
-        except BaseException:  # Ctrl-C too: `with` has not begun yet
-            self.stop()
-            raise
-        self._watcher.start()
-        return self
-
-    def stop(self) -> None:
-        """Stop. Runs that are open fail unless the relay is back within a minute. Twice does no harm."""
-        self._stop.set()
-        if self._watcher.is_alive():
-            self._watcher.join()
-        with self._lock:
-            if self._child is not None:
-                self._child.stop()
-
-    def __enter__(self) -> Self:
-        return self if self.running else self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def tally(self) -> Tally:
         """Count what there is. Environment if the relay does not answer."""
@@ -162,18 +118,20 @@ class Relay:
     def _database(self) -> Path:
         return self._settings.state / "state.db"
 
-    def _prepare(self) -> Settings:
+    def _prepare(self) -> None:
         """Make what is missing in the state folder; what is there stays."""
         settings, folder = self._settings, self._settings.state
+        require_free_port(settings.host, settings.port, hint="stop the other process, or configure another port")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
+            (folder / "flwr").mkdir(exist_ok=True)
         except OSError as error:
             raise Environment(f"cannot make {folder}: {error.strerror}") from None
         tls: ServerFiles = ensure_server_files(folder, settings.names, prefix="relay")
         if not self.secret_file.exists():
             write_bytes(self.secret_file, secrets.token_hex(32).encode(), mode=SECRET)
-        return Settings(
+        superlink = Settings(
             state=str(folder.absolute()),
             host=settings.host,
             port=settings.port,
@@ -182,51 +140,23 @@ class Relay:
             key=str(tls.key.absolute()),
             secret=str(self.secret_file.absolute()),
         )
+        write_bytes(self._superlink_file, superlink.to_json().encode(), mode=SECRET, replace=True)
 
-    def _launch(self, settings: Settings | None = None) -> None:
-        folder = self._settings.state.absolute()
-        if settings is not None:
-            write_bytes(folder / "superlink.json", settings.to_json().encode(), mode=SECRET, replace=True)
-        if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES:
-            self.log_file.replace(self.log_file.with_suffix(".log.1"))
-        home = folder / "flwr"
-        home.mkdir(exist_ok=True)
-        with self._lock:
-            if self._stop.is_set():
-                return
-            self._child = spawn(
-                [sys.executable, "-m", "coordinator.superlink", str(folder / "superlink.json")],
-                name="relay",
-                log=self.log_file,
-                environment=flower_environment(home),
-            )
+    @property
+    def _superlink_file(self) -> Path:
+        return self._settings.state.absolute() / "superlink.json"
 
-    def _await_ready(self, stop: threading.Event) -> None:
-        end = time.monotonic() + READY_SECONDS
-        while not stop.is_set():
-            if self._child is None or not self._child.running:
-                raise Environment(f"the relay ended at once; its log is {self.log_file}")
-            with self.control() as control:
-                if control.healthy():
-                    return
-            if time.monotonic() > end:
-                raise Environment(f"the relay does not get ready; its log is {self.log_file}")
-            stop.wait(0.05)
+    def _spawn(self) -> Child:
+        return spawn(
+            [sys.executable, "-m", "coordinator.superlink", str(self._superlink_file)],
+            name=self.name,
+            log=self.log_file,
+            environment=flower_environment(self._settings.state.absolute() / "flwr"),
+        )
 
-    def _watch(self) -> None:
-        """Start the SuperLink again when it ends: a run survives if it is back within the heartbeat."""
-        attempt, began = 0, time.monotonic()
-        while not self._stop.wait(WATCH_SECONDS):
-            if self.running:
-                continue
-            if time.monotonic() - began > STEADY_SECONDS:
-                attempt = 0
-            log.warning("the SuperLink ended; starting it again. Its log is %s", self.log_file)
-            if self._stop.wait(RESTART_SECONDS[min(attempt, len(RESTART_SECONDS) - 1)]):
-                return
-            attempt, began = attempt + 1, time.monotonic()
-            self.restarts += 1
-            self._launch()
+    def _answers(self) -> bool:
+        with self.control() as control:
+            return control.healthy()
 
 
 def stored_messages(database: Path) -> int:

@@ -35,7 +35,8 @@ class Unlocking:
     ) -> dict[MemberId, Session]:
         """Those of these trainers that are ready within `seconds`; the others are left out."""
         deadline = self.timing.monotonic() + seconds
-        waiting, ready = dict(sessions), {}
+        waiting = dict(sessions)
+        ready: dict[MemberId, Session] = {}
         while waiting and (left := deadline - self.timing.monotonic()) > 0:
             ready |= self._ask(waiting, left)
             if waiting and not self.postman.run_errands(nodes, left):

@@ -1,34 +1,20 @@
-"""A member's dataset: prompt and completion as JSON lines, and the token sequences that training sees.
-
-Errors name a line, never what it says.
-"""
+"""A member's dataset as training sees it: token sequences, and the batches of a round."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 from jinja2 import TemplateError
 
-from superswarm.errors import Malformed, UnusableDataset
+from participants.examples import Example
+from superswarm.errors import Malformed
 
-LINE_BYTES: Final = 16 * 1024**2  # of one example
-EXAMPLES: Final = 50_000_000  # in one file
 WINDOW: Final = 16  # batches among which sequences of like length are brought together
 PLAIN_SEPARATOR: Final = "\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One thing to learn: after this prompt, this completion."""
-
-    prompt: str
-    completion: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,43 +29,6 @@ class Tokens:
     def learnt(self) -> int:
         """Tokens that count in the loss."""
         return len(self.ids) - self.start
-
-
-def read_examples(path: Path, *, most: int = EXAMPLES) -> list[Example]:
-    """Read JSON lines with the texts `prompt` and `completion`; other fields are ignored, blank lines skipped.
-
-    Reads no further than `most` examples. Raises UnusableDataset, naming the line and not its content.
-    """
-    try:
-        with path.open("rb") as file:
-            lines = enumerate(iter(lambda: file.readline(LINE_BYTES + 1), b""), start=1)
-            found = (_example(raw, f"{path.name}, line {number}") for number, raw in lines if raw.strip())
-            examples = list(islice(found, most))
-    except OSError as error:
-        raise UnusableDataset(f"the dataset {path.name} cannot be read: {error.strerror}") from None
-    if not examples:
-        raise UnusableDataset(f"the dataset {path.name} holds no examples")
-    return examples
-
-
-def _example(raw: bytes, where: str) -> Example:
-    if len(raw) > LINE_BYTES:
-        raise UnusableDataset(f"{where}: longer than {LINE_BYTES} bytes")
-    try:
-        record = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UnusableDataset(f"{where}: not UTF-8") from None
-    except (ValueError, RecursionError):
-        raise UnusableDataset(f"{where}: not JSON") from None
-    if not isinstance(record, dict):
-        raise UnusableDataset(f"{where}: not a JSON object")
-    texts = []
-    for field in ("prompt", "completion"):
-        text = record.get(field)
-        if not isinstance(text, str) or not text.strip():
-            raise UnusableDataset(f"{where}: the field {field} is missing, empty or not a text")
-        texts.append(text)
-    return Example(*texts)
 
 
 class TextFormat:

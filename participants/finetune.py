@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
-from participants.datasets import TextFormat, Tokens, read_examples, round_batches
+from participants.datasets import TextFormat, Tokens, round_batches
+from participants.examples import Example
 from participants.loading import LoadedBase
 from superswarm.consortium.manifest import Job, Training
 from superswarm.errors import Misconfigured, NotFinite
@@ -56,8 +56,10 @@ class EvalReport:
 class Finetuner:
     """A base model with one LoRA adapter, a member's two splits, and the job. Holds plaintext: lives in the TEE."""
 
-    def __init__(self, job: Job, base: LoadedBase, train: Path, test: Path, *, threads: int = 1) -> None:
-        """Read and tokenise both splits and put LoRA on the base, which this object then owns.
+    def __init__(
+        self, job: Job, base: LoadedBase, train: Sequence[Example], test: Sequence[Example], *, threads: int = 1
+    ) -> None:
+        """Tokenise both splits and put LoRA on the base, which this object then owns.
 
         `threads` is set for the whole process: torch takes every core by default, and trainers that share a machine
         then slow each other down fivefold.
@@ -66,10 +68,10 @@ class Finetuner:
         self._job = job
         self._base = base
         self._format = TextFormat(base.tokenizer, job.training.max_length)
-        self.train_tokens = self._format.examples(read_examples(train))
-        self.test_tokens = self._format.examples(read_examples(test, most=job.evaluation.max_examples))
-        self._model = _with_lora(job, base)
-        self._values = _adapter_tensors(self._model)
+        self.train_tokens = self._format.examples(train)
+        self.test_tokens = self._format.examples(test[: job.evaluation.max_examples])
+        self._model = with_lora(job, base)
+        self._values = adapter_tensors(self._model)
         self.spec = AdapterSpec(tuple(sorted((name, tuple(t.shape)) for name, t in self._values.items())))
 
     @property
@@ -85,14 +87,16 @@ class Finetuner:
         """Train `adapter` for the job's local steps, as round `round_` (from 1) of the run.
 
         The learning rate follows the schedule over all rounds. The optimiser starts afresh each round: its state
-        belongs to the values that this trainer had, not to the average that it now starts from. Raises NotFinite if
-        the loss or a gradient is not a number; the adapter that was passed in is unharmed.
+        belongs to the values that this trainer had, not to the average that it now starts from. The reported loss is
+        that of the data, without the proximal term. Raises NotFinite if the loss or a gradient is not a number; the
+        adapter that was passed in is unharmed.
         """
         began = time.monotonic()
         self._load(adapter)
         plan, run_steps = self._job.training, self._job.rounds * self._job.training.local_steps
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=plan.weight_decay, fused=True)
+        start = [p.detach().clone() for p in parameters] if plan.proximal_mu else []
         batches = round_batches(
             self.train_tokens,
             seed=self._job.seed,
@@ -107,6 +111,8 @@ class Finetuner:
                 optimiser.param_groups[0]["lr"] = rate
                 micro = batches[step * plan.gradient_accumulation : (step + 1) * plan.gradient_accumulation]
                 losses.append(self._backward(micro))
+                if plan.proximal_mu:
+                    _add_proximal_gradient(parameters, start, plan.proximal_mu)
                 norm = torch.nn.utils.clip_grad_norm_(parameters, plan.max_gradient_norm).item()
                 if not math.isfinite(norm):
                     raise NotFinite(f"the gradient of step {step + 1} of round {round_} is not finite")
@@ -131,10 +137,9 @@ class Finetuner:
         """Score an adapter, or the base model alone, on the held-out split."""
         return self.score(adapter, self.test_tokens)
 
-    def score_file(self, adapter: Adapter | None, path: Path) -> EvalReport:
+    def evaluate_on(self, adapter: Adapter | None, examples: Sequence[Example]) -> EvalReport:
         """Score an adapter, or the base model alone, on another held-out split."""
-        examples = read_examples(path, most=self._job.evaluation.max_examples)
-        return self.score(adapter, self._format.examples(examples))
+        return self.score(adapter, self._format.examples(examples[: self._job.evaluation.max_examples]))
 
     def score(self, adapter: Adapter | None, data: Sequence[Tokens]) -> EvalReport:
         """Mean loss a learnt token, and exact answers: an answer whose every token is the likeliest one after those
@@ -261,6 +266,17 @@ def learning_rate(plan: Training, step: int, steps: int) -> float:
             return plan.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
+def _add_proximal_gradient(parameters: list[Any], start: list[torch.Tensor], mu: float) -> None:
+    """FedProx (arXiv:1812.06127): the gradient of μ/2·‖w - w₀‖², w₀ being what the round began from.
+
+    Added in closed form, which is what the term in the loss would give, without a graph over all parameters. Before
+    clipping, since it is part of the gradient that is clipped.
+    """
+    with torch.no_grad():
+        for parameter, began in zip(parameters, start, strict=True):
+            parameter.grad.add_(parameter - began, alpha=mu)
+
+
 def initial_adapter(spec: AdapterSpec, seed: int) -> Adapter:
     """LoRA's start (arXiv:2106.09685, section 4.1): B zero, A uniform in ±1/√inputs, as peft draws it.
 
@@ -290,7 +306,7 @@ def _token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, labels, reduction="none")  # (N,)
 
 
-def _with_lora(job: Job, base: LoadedBase) -> Any:
+def with_lora(job: Job, base: LoadedBase) -> Any:
     """The base with float32 LoRA layers. It is on its device already: moved later, they go wrong (opacus #820)."""
     targets = list(job.lora.target_modules)
     config = LoraConfig(
@@ -307,7 +323,7 @@ def _with_lora(job: Job, base: LoadedBase) -> Any:
         raise Misconfigured(f"job.lora.target_modules {targets} match no layer that LoRA fits on") from None
 
 
-def _adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
+def adapter_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The LoRA tensors under the names of adapter_model.safetensors; they share the model's memory."""
     tensors: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     if any(not name.endswith(("lora_A.weight", "lora_B.weight")) or t.dim() != 2 for name, t in tensors.items()):

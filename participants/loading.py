@@ -38,7 +38,7 @@ LOADING_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class LoadedBase:
-    """A base model whose files had the digest that the manifest names. Only `load_base` makes one."""
+    """A base model whose files had the digest that the manifest names. Only `load_snapshot` makes one."""
 
     model: Any  # transformers.PreTrainedModel, frozen, on `device`
     tokenizer: Any  # transformers.PreTrainedTokenizerBase
@@ -52,18 +52,26 @@ def load_base(
     *,
     device: str = "auto",
     precision: Precision = "auto",
-    scratch: Path | None = None,
 ) -> LoadedBase:
     """Load a causal LM and its tokenizer from a folder or GGUF file, which must have the expected digest.
 
-    Raises UnsafeModel, WrongModel or Malformed. `scratch`: see `participants.models.snapshot`.
+    Raises UnsafeModel, WrongModel or Malformed, and Environment where memory is too small.
+    """
+    with snapshot(path, expected) as copy:
+        return load_snapshot(copy, device=device, precision=precision)
+
+
+def load_snapshot(copy: Snapshot, *, device: str = "auto", precision: Precision = "auto") -> LoadedBase:
+    """Load a causal LM and its tokenizer from approved files in memory, plain or once sealed.
+
+    The weights may go on using the memory of the files, which the kernel keeps for them, and never hold it twice.
+    Raises Malformed, and Environment where the device has too little memory.
     """
     # A trainer's log says what superswarm says: libraries' warnings may quote a model or its data.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    with snapshot(path, expected, scratch=scratch) as copy:
-        model, tokenizer = _from_snapshot(copy, _dtype(precision, where))
+    model, tokenizer = _from_snapshot(copy, _dtype(precision, where))
     if model.get_output_embeddings() is None:
         raise Malformed("the base model has no output layer: it is no causal LM")
     if tokenizer.eos_token_id is None:

@@ -1,27 +1,29 @@
 """Base models as files: where they are, which of their files count, whether those are safe, and their digest.
 
 What loads is exactly what the digest covers. A model is either one GGUF file, or the safetensors weights of a folder
-with the configuration and tokenizer files in `SIDE_FILES`; nothing else in the folder is ever read. `snapshot` copies
-just those files to a private place while it hashes them, since the disk they come from is not trusted to give the
-same bytes twice. Imports no torch.
+with the configuration and tokenizer files in `SIDE_FILES`; nothing else is ever read. `snapshot` copies just those
+files into this process's memory while it hashes them, since the disk they come from is not trusted to give the same
+bytes twice; `unsealed` has them decrypted into it. Either way a `Snapshot` comes out, and the same rules have held.
+Imports no torch.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.util
 import json
+import os
 import re
-import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
-from superswarm.errors import DiskFull, Environment, Malformed, Misconfigured, TooLarge, UnsafeModel, WrongModel
+from superswarm.errors import Environment, Malformed, Misconfigured, TooLarge, UnsafeModel, WrongModel
+from superswarm.io.capacity import require_memory
+from superswarm.io.memory import MemoryFiles
 from superswarm.values import Digest
 from superswarm.wire import pack
 
@@ -50,11 +52,14 @@ RUNS_CODE = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py"
 
 CONFIGURATION_BYTES = 16 * 1024**2  # of one file that is parsed here
 BLOCK = 1 << 20  # bytes
-MEMORY = Path("/dev/shm")  # noqa: S108 (a private folder is made in it; in a TEE it is encrypted memory)
 
 HUB_ID = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>[\w.-]+\.gguf))?"
 )
+
+
+Fill: TypeAlias = Callable[[MemoryFiles], Digest]
+"""Decrypts a sealed model's files into memory, and returns the digest of the sealed file that it compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +68,17 @@ class ModelFiles:
 
     files: tuple[tuple[str, Path], ...]
 
-    @property
-    def gguf(self) -> str | None:
-        """The name of the GGUF file, where the model is one."""
-        name, _ = self.files[0]
-        return name if name.endswith(".gguf") else None
-
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A private copy of a base model's covered files whose digest was the expected one. Only `snapshot` makes one."""
+    """A base model's covered files in memory; the digest that the manifest names was theirs, or their sealed file's.
 
-    folder: Path
-    gguf: str | None
+    Only `snapshot` and `unsealed` make one. It lasts as long as their block.
+    """
+
+    files: MemoryFiles
+    folder: Path  # of links to them, and to nothing else
+    gguf: str | None  # the one file's name, where the model is GGUF
     digest: Digest
 
 
@@ -104,10 +107,7 @@ def demo_model() -> Path:
 
 
 def model_files(path: Path) -> ModelFiles:
-    """List what counts of a GGUF file or a folder. Raises UnsafeModel, or Malformed where no model is there.
-
-    Safetensors come before GGUF where a folder has both, `model.safetensors` before shards, as in transformers.
-    """
+    """List what counts of a GGUF file or a folder. Raises UnsafeModel, or Malformed where no model is there."""
     if path.is_file():
         if path.suffix != ".gguf":
             raise Malformed(f"{path.name} is not a base model: give a folder with safetensors, or a .gguf file")
@@ -116,17 +116,29 @@ def model_files(path: Path) -> ModelFiles:
         names = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise Environment(f"cannot read the base model's folder: {error.strerror}") from None
+    files = covered(names, lambda name: _contained(path, name).open("rb"))
+    return ModelFiles(tuple((name, _contained(path, name)) for name in files))
+
+
+def covered(names: Sequence[str], open_: Callable[[str], BinaryIO]) -> list[str]:
+    """Those of a model's files that count, sorted, whether they lie in a folder or in memory. `open_` reads one.
+
+    Safetensors come before GGUF where both are there, `model.safetensors` before shards, as in transformers. Raises
+    UnsafeModel where any file can run code, counted or not.
+    """
     _refuse_code(names)
     if WEIGHTS in names:
         weights = [WEIGHTS]
     elif INDEX in names:
-        weights = [INDEX, *_shards(_contained(path, INDEX))]
+        with open_(INDEX) as index:
+            weights = [INDEX, *_shards(index)]
     else:
-        return ModelFiles(((_only_gguf(names), _contained(path, _only_gguf(names))),))
+        return [_only_gguf(names)]
     if "config.json" not in names:
         raise Malformed("the base model's folder has no config.json")
-    covered = sorted({*weights, *(name for name in SIDE_FILES if name in names)})
-    return ModelFiles(tuple((name, _contained(path, name)) for name in covered))
+    if lacking := sorted(set(weights) - set(names)):
+        raise Malformed(f"the base model lacks the file {lacking[0]}, which {INDEX} names")
+    return sorted({*weights, *(name for name in SIDE_FILES if name in names)})
 
 
 def model_digest(path: Path) -> Digest:
@@ -135,52 +147,74 @@ def model_digest(path: Path) -> Digest:
     for name, file in model_files(path).files:
         hashes[name] = _hash(file)
         if name in CONFIGURATION:
-            refuse_remote_code(file)
+            with file.open("rb") as source:
+                refuse_remote_code(name, source)
     return _digest(hashes)
 
 
 @contextmanager
-def snapshot(path: Path, expected: Digest, *, scratch: Path | None = None) -> Iterator[Snapshot]:
-    """Copy a base model's files to a private folder, hash the copy on its way, and hold it while the block runs.
+def snapshot(path: Path, expected: Digest) -> Iterator[Snapshot]:
+    """Copy a base model's files into memory, hash the copy on its way, and hold it while the block runs.
 
-    `scratch` is where the copy lies: memory (/dev/shm) where it has room, else the folder for temporary files. In a
-    TEE it must be memory. Raises WrongModel before anything of the copy is parsed or loaded.
+    Raises WrongModel before anything of the copy is parsed or loaded, and Environment where memory is too small.
     """
     # (1) Only the covered files, inside the folder, none that can run code.
     source = model_files(path)
-    with tempfile.TemporaryDirectory(prefix="superswarm-model-", dir=scratch or _scratch(source)) as private:
-        folder = Path(private)
+    require_memory(sum(_size(file) for _, file in source.files), "the base model's files")
+    with MemoryFiles() as files:
         # (2) The bytes that are hashed are the bytes that will load.
-        digest = _digest({name: _hash(file, folder / name) for name, file in source.files})
+        digest = _digest({name: _copy(file, name, files) for name, file in source.files})
         # (3) They are the ones that the consortium approved.
         if digest != expected:
             raise WrongModel(f"the base model's digest is {digest}, the manifest names {expected}")
         # (4) Nothing in them asks for code or files from elsewhere, even so.
-        for name, _ in source.files:
-            if name in CONFIGURATION:
-                refuse_remote_code(folder / name)
-            elif name == INDEX:
-                _require_present(_shards(folder / name), folder)
-        yield Snapshot(folder, source.gguf, digest)
+        yield _safe(files, digest)
 
 
-def refuse_remote_code(file: Path) -> None:
+@contextmanager
+def unsealed(fill: Fill, expected: Digest) -> Iterator[Snapshot]:
+    """Have a sealed base model decrypted into memory, and hold it while the block runs.
+
+    Raises what `fill` raises, WrongModel for another sealed file than the approved one, and UnsafeModel or Malformed
+    before anything of the model is loaded.
+    """
+    with MemoryFiles() as files:
+        # (1) The plaintext comes from the sealed file that the consortium approved.
+        digest = fill(files)
+        if digest != expected:
+            raise WrongModel(f"the sealed base model's digest is {digest}, the manifest names {expected}")
+        # (2) That its owner sealed it makes it no safer: none of the files can run code, only covered ones load, and
+        # nothing in them asks for code or files from elsewhere.
+        yield _safe(files, digest)
+
+
+def _safe(files: MemoryFiles, digest: Digest) -> Snapshot:
+    names = covered(files.names, files.open)
+    for name in CONFIGURATION:
+        if name in names:
+            with files.open(name) as source:
+                refuse_remote_code(name, source)
+    gguf = names[0] if names[0].endswith(".gguf") else None
+    return Snapshot(files, files.folder(names), gguf, digest)
+
+
+def refuse_remote_code(name: str, source: BinaryIO) -> None:
     """Raise UnsafeModel where a configuration names code to fetch: `auto_map`, a custom `generate`, a hub kernel."""
-    pending: list[object] = [_load_json(file)]
+    pending: list[object] = [_load_json(name, source)]
     while pending:
         match pending.pop():
             case dict() as table:
                 for key, value in table.items():
                     if key in ("auto_map", "custom_generate"):
-                        raise UnsafeModel(f"{file.name} has {key}, which names code to run: it is refused")
+                        raise UnsafeModel(f"{name} has {key}, which names code to run: it is refused")
                     if str(key).endswith("_implementation") and "/" in json.dumps(value):
-                        raise UnsafeModel(f"{file.name} names a kernel of another repository in {key}: it is refused")
+                        raise UnsafeModel(f"{name} names a kernel of another repository in {key}: it is refused")
                 pending.extend(table.values())
             case list() as items:
                 pending.extend(items)
 
 
-def _refuse_code(names: list[str]) -> None:
+def _refuse_code(names: Sequence[str]) -> None:
     unsafe = [name for name in names if name.lower().endswith(RUNS_CODE)]
     if unsafe:
         raise UnsafeModel(
@@ -189,7 +223,7 @@ def _refuse_code(names: list[str]) -> None:
         )
 
 
-def _only_gguf(names: list[str]) -> str:
+def _only_gguf(names: Sequence[str]) -> str:
     found = [name for name in names if name.endswith(".gguf")]
     if not found:
         raise Malformed(f"the base model's folder has neither {WEIGHTS}, {INDEX} nor a .gguf file")
@@ -214,8 +248,8 @@ def _contained(folder: Path, name: str) -> Path:
     return file
 
 
-def _shards(index: Path) -> list[str]:
-    match _load_json(index):
+def _shards(index: BinaryIO) -> list[str]:
+    match _load_json(INDEX, index):
         case {"weight_map": dict() as weight_map}:
             names = {str(name) for name in weight_map.values()}
         case _:
@@ -225,47 +259,48 @@ def _shards(index: Path) -> list[str]:
     return sorted(names)
 
 
-def _require_present(names: list[str], folder: Path) -> None:
-    if not all((folder / name).is_file() for name in names):
-        raise UnsafeModel(f"{INDEX} changed while it was read")
-
-
-def _load_json(file: Path) -> object:
-    if file.stat().st_size > CONFIGURATION_BYTES:
-        raise TooLarge(f"{file.name} has more than {CONFIGURATION_BYTES} bytes")
+def _load_json(name: str, source: BinaryIO) -> object:
+    data = source.read(CONFIGURATION_BYTES + 1)
+    if len(data) > CONFIGURATION_BYTES:
+        raise TooLarge(f"{name} has more than {CONFIGURATION_BYTES} bytes")
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(data)
     except (ValueError, RecursionError):
-        raise Malformed(f"{file.name} is not JSON") from None
+        raise Malformed(f"{name} is not JSON") from None
 
 
-def _hash(file: Path, copy: Path | None = None) -> Digest:
-    """SHA-256 of a file in one pass, written to `copy` on the way."""
+def _hash(file: Path) -> Digest:
+    """SHA-256 of a file."""
+    with _readable(file), file.open("rb") as source:
+        return Digest(hashlib.file_digest(source, "sha256").digest())
+
+
+def _copy(file: Path, name: str, files: MemoryFiles) -> Digest:
+    """SHA-256 of a file in one pass, which is also written into memory. A file that changes its size is Malformed."""
     sha256 = hashlib.sha256()
-    try:
-        with file.open("rb") as source, (copy or Path("/dev/null")).open("wb") as target:
-            while block := source.read(BLOCK):
-                sha256.update(block)
-                target.write(block)
-    except OSError as error:
-        if error.errno == errno.ENOSPC and copy is not None:
-            raise DiskFull(f"no space is left in {copy.parent.parent} for a copy of the base model") from None
-        raise Environment(f"the base model's file {file.name} cannot be copied: {error.strerror}") from None
+    with _readable(file), file.open("rb") as source, files.create(name, os.fstat(source.fileno()).st_size) as target:
+        while block := source.read(BLOCK):
+            sha256.update(block)
+            target.write(block)
     return Digest(sha256.digest())
+
+
+def _size(file: Path) -> int:
+    with _readable(file):
+        return file.stat().st_size
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Environment(f"the base model's file {file.name} cannot be read: {error.strerror}") from None
 
 
 def _digest(hashes: dict[str, Digest]) -> Digest:
     fields = [field for name in sorted(hashes) for field in (name, hashes[name].raw)]
     return Digest.of(pack(LABEL, *fields))
-
-
-def _scratch(source: ModelFiles) -> Path | None:
-    """Memory, if it holds the model and as much again; else None, the folder for temporary files."""
-    need = 2 * sum(file.stat().st_size for _, file in source.files)
-    try:
-        return MEMORY if shutil.disk_usage(MEMORY).free > need else None
-    except OSError:
-        return None
 
 
 def _from_hub(repo: str, revision: str | None, file: str | None, *, offline: bool) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from participants.key_desk import BrokerApi, KeyDesk
 from participants.mailbox import Mailbox
 from superswarm.attestation.evidence import NONCE_BYTES, Evidence, SessionKeys, combine_nonces
 from superswarm.attestation.handshake import Attempt, check_pairing, judge_aggregator, judge_trainer, open_attempt
@@ -65,6 +66,7 @@ class Node:
         keys: MemberKeys,
         record: VouchRecord,
         results: ResultStore,
+        broker: BrokerApi | None = None,
         now: Callable[[], int] = lambda: int(time.time()),
         monotonic: Callable[[], float] = time.monotonic,
         notify: Callable[..., None] = lambda *_, **__: None,
@@ -75,6 +77,7 @@ class Node:
         self.mailbox = Mailbox(party(Role.NODE, keys.member))
         self._keys, self._record, self._results = keys, record, results
         self._now, self._monotonic, self._notify = now, monotonic, notify
+        self._desk = KeyDesk(manifest, keys, broker, notify) if broker is not None else None
         self._open: dict[bytes, _Challenge] = {}
         self._aggregator: tuple[str, VerifyingKey] | None = None  # run, and the session key vouched for last
 
@@ -154,6 +157,8 @@ class Node:
             self._notify("letter refused", error=error.code, why=str(error))
         while (letter := self.mailbox.read(str(Role.AGGREGATOR))) is not None:
             self._read(letter)
+        if self._desk is not None:
+            self._desk.answer(self.mailbox)
         return Parcel(join(self.mailbox.collect()))
 
     def _read(self, letter: Letter) -> None:

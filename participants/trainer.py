@@ -9,8 +9,9 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from participants.keyring import Asker, KeyRing
+from participants.learners import Learner, Learners
 from participants.mailbox import Mailbox
 from superswarm.attestation.evidence import (
     NONCE_BYTES,
@@ -40,36 +41,14 @@ from superswarm.crypto.channel import SECRET_BYTES, Channel, open_broadcast
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest
-from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
-from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
+from superswarm.updates.adapter import Adapter, decode_adapter, encode_adapter
+from superswarm.updates.messages import Order, Prepared, Trained, Unlock, Unlocked, broadcast_context
+from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.round import MemberMetrics
 from superswarm.values import Digest, MemberId, Role
 from superswarm.wire import Parcel, party
 
 AGGREGATOR = party(Role.AGGREGATOR)
-
-
-class Learner(Protocol):
-    """What trains: one adapter on one base model, with one member's data."""
-
-    @property
-    def spec(self) -> AdapterSpec: ...
-    @property
-    def examples(self) -> int:
-        """How many training examples the member has."""
-        ...
-
-    def initial(self) -> Adapter:
-        """The adapter before round 1; the same for every member."""
-        ...
-
-    def train(self, adapter: Adapter, round_: int) -> tuple[Adapter, float]:
-        """Train from `adapter` for one round: the new adapter, and the mean training loss."""
-        ...
-
-    def evaluate(self, adapter: Adapter) -> float:
-        """The mean loss a completion token on the member's held-out split."""
-        ...
 
 
 @dataclass(slots=True)
@@ -78,6 +57,7 @@ class _Pending:
 
     attempt: Attempt
     grant: ApprovedGrant
+    signed_grant: bytes
     aggregator: SessionKeys
     aggregator_nonce: bytes
     nonce: bytes
@@ -96,6 +76,16 @@ class _Session:
     channel: Channel
     signed_time: int
     since: float
+    keyring: KeyRing
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """What trains a job. With sealed assets it serves one run only: the next asks their owners again."""
+
+    job: str
+    run: str | None  # None: nothing of it is sealed
+    learner: Learner
 
 
 @dataclass(slots=True)
@@ -104,7 +94,8 @@ class _Held:
 
     run: str
     rounds: int
-    adapter: Adapter = field(repr=False)
+    whole: Adapter = field(repr=False)  # with the server optimiser's state
+    adapter: Adapter = field(repr=False)  # its part that is trained
     digest: Digest
 
 
@@ -118,7 +109,7 @@ class Trainer:
         manifest: ApprovedManifest,
         attester: Attester,
         pairing_key: bytes,
-        learner: Learner,
+        learners: Learners,
         monotonic: Callable[[], float] = time.monotonic,
         notify: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
@@ -127,11 +118,18 @@ class Trainer:
         self.member, self.manifest = member, manifest
         self.me = party(Role.TRAINER, member)
         self.mailbox = Mailbox(self.me)
-        self._attester, self._pairing_key, self._learner = attester, pairing_key, learner
+        self._attester, self._pairing_key, self._learners = attester, pairing_key, learners
         self._monotonic, self._notify = monotonic, notify
         self._pending: _Pending | None = None
         self._session: _Session | None = None
+        self._loaded: _Loaded | None = None
         self._held: _Held | None = None
+
+    def preload(self) -> None:
+        """Load the job before any run asks for it, where there is but one and nothing of it is sealed."""
+        jobs = self.manifest.manifest.jobs
+        if len(jobs) == 1 and not self.manifest.manifest.sealed_for(self.member, jobs[0]):
+            self._loaded = _Loaded(jobs[0].name, None, self._learners.load(jobs[0], {}))
 
     def handle(self, _relay_run: int, kind: str, parcel: Parcel) -> Parcel:
         """Answer one message; a refusal leaves as a fixed word, and is told to the member in full."""
@@ -149,6 +147,8 @@ class Trainer:
                 return Parcel(self._attest(Attest.parse(parcel.head)).to_bytes())
             case "confirm":
                 return Parcel(self._confirm(Confirm.parse(parcel.head)).to_bytes())
+            case "unlock":
+                return self._unlock(parcel)
             case "prepare":
                 return self._prepare(parcel)
             case "fetch":
@@ -168,7 +168,7 @@ class Trainer:
         keys = SessionKeys(kem=kem.public, signing=signing.public)
         nonce = secrets.token_bytes(NONCE_BYTES)
         peer = SessionKeys.parse(hello.keys)
-        self._pending = _Pending(attempt, grant, peer, hello.nonce, nonce, keys, kem, signing)
+        self._pending = _Pending(attempt, grant, hello.grant, peer, hello.nonce, nonce, keys, kem, signing)
         return Here(party=self.me, nonce=nonce, keys=keys.to_bytes())
 
     def _attest(self, ask: Attest) -> Shown:
@@ -204,7 +204,7 @@ class Trainer:
         signed = signed_secret(agreed, AGGREGATOR, message.sealed_secret)
         pending.aggregator.signing.verify(HANDSHAKE_TAG, signed, message.signature)
         secret = pending.kem.open(message.sealed_secret, info=secret_info(agreed, AGGREGATOR))
-        # (6) My secret goes to its key, signed; the handshake's private keys are dropped.
+        # (6) My secret goes to its key, signed. My private keys are kept only where keys will be sealed to them.
         own = secrets.token_bytes(SECRET_BYTES)
         sealed = pending.aggregator.kem.seal(own, info=secret_info(agreed, self.me))
         channel = Channel(
@@ -216,7 +216,9 @@ class Trainer:
             peer=AGGREGATOR,
             last_round=pending.grant.grant.rounds + 1,
         )
-        self._session = _Session(attempt, pending.grant, channel, at, self._monotonic())
+        self._session = _Session(
+            attempt, pending.grant, channel, at, self._monotonic(), self._keyring(pending, message.trainer_vouch)
+        )
         self._pending = None
         self._notify("admitted", run=attempt.run, attempt=attempt.number)
         return Confirmed(
@@ -236,31 +238,84 @@ class Trainer:
         session.grant.check(at, session.attempt.number)
         return session
 
+    def _keyring(self, pending: _Pending, vouch: bytes) -> KeyRing:
+        """What asks for the keys of the job's sealed assets, with this session's keys and their member's vouch."""
+        return KeyRing(
+            Asker(
+                attempt=pending.attempt,
+                member=self.member,
+                keys=pending.keys,
+                kem=pending.kem,
+                signing=pending.signing,
+                vouch=vouch,
+                grant=pending.signed_grant,
+                attester=self._attester,
+            ),
+            self.manifest.manifest.sealed_for(self.member, pending.grant.job),
+            self._monotonic,
+        )
+
+    def _unlock(self, parcel: Parcel) -> Parcel:
+        """Get on with loading the run's job: ask for keys, take those that came, load once all are there."""
+        session = self._live()
+        head, _ = session.channel.open(parcel, "unlock")
+        for error in self.mailbox.deliver(Unlock.parse(head).letters):
+            self._notify("letter refused", error=error.code, why=str(error))
+        if not self._is_loaded(session):
+            for error in session.keyring.advance(self.mailbox):
+                self._notify("letter refused", error=error.code, why=str(error))
+            if session.keyring.complete:
+                self._learner_for(session)
+        answer = Unlocked(ready=int(self._is_loaded(session)), letters=self.mailbox.collect())
+        return session.channel.seal("unlocked", session.channel.round, answer.to_bytes())
+
+    def _is_loaded(self, session: _Session) -> bool:
+        loaded = self._loaded
+        return (
+            loaded is not None and loaded.job == session.grant.job.name and loaded.run in (None, session.attempt.run)
+        )
+
+    def _learner_for(self, session: _Session) -> Learner:
+        """What trains this run's job; loaded now if it was not before. Unavailable while keys are missing."""
+        if self._loaded is None or not self._is_loaded(session):
+            self._loaded = None  # one model at a time: the one of an earlier run is not needed any more
+            job, keys = session.grant.job, session.keyring.take()
+            learner = self._learners.load(job, keys)
+            self._loaded = _Loaded(job.name, session.attempt.run if keys else None, learner)
+            self._notify("loaded", job=job.name, sealed=len(keys))
+        return self._loaded.learner
+
     def _prepare(self, parcel: Parcel) -> Parcel:
         session = self._live()
         session.channel.open(parcel, "prepare")
-        held = self._hold(session.attempt.run)
+        learner = self._learner_for(session)
+        held = self._hold(session)
         prepared = Prepared(
-            spec=self._learner.spec.to_bytes(),
-            examples=self._learner.examples,
+            spec=learner.spec.to_bytes(),
+            examples=learner.examples,
             rounds=held.rounds,
             digest=held.digest.raw,
         )
         return session.channel.seal("prepared", session.channel.round, prepared.to_bytes())
 
-    def _hold(self, run: str) -> _Held:
+    def _hold(self, session: _Session) -> _Held:
         """The newest global adapter of this run; the initial one where the run is new."""
+        run = session.attempt.run
         if self._held is None or self._held.run != run:
-            adapter = self._learner.initial()
-            self._held = _Held(run, 0, adapter, Digest.of(encode_adapter(adapter)))
+            adapter = self._learner_for(session).initial()
+            whole = self._optimizer(session).start(adapter)
+            self._held = _Held(run, 0, whole, adapter, Digest.of(encode_adapter(whole)))
         return self._held
+
+    def _optimizer(self, session: _Session) -> ServerOptimizer:
+        return ServerOptimizer(self.manifest.manifest.aggregation.optimizer, self._learner_for(session).spec)
 
     def _fetch(self, parcel: Parcel) -> Parcel:
         """Give the aggregator the adapter that its members hold: at the start, and after it was restarted."""
         session = self._live()
         session.channel.open(parcel, "fetch")
-        held = self._hold(session.attempt.run)
-        return session.channel.seal("fetched", session.channel.round, b"", encode_adapter(held.adapter))
+        held = self._hold(session)
+        return session.channel.seal("fetched", session.channel.round, b"", encode_adapter(held.whole))
 
     def _work(self, kind: str, parcel: Parcel) -> Parcel:
         session = self._live()
@@ -270,17 +325,18 @@ class Trainer:
             raise NoGrant(f"the grant allows {session.grant.grant.rounds} rounds, not round {round_}")
         for error in self.mailbox.deliver(order.letters):
             self._notify("letter refused", error=error.code, why=str(error))
+        learner = self._learner_for(session)
         held = self._take(session, order, parcel.body, round_)
         began = self._monotonic()
-        eval_loss = self._learner.evaluate(held.adapter)
+        eval_loss = learner.evaluate(held.adapter)
         train_loss, update = None, None
         if kind == "train":
-            trained, train_loss = self._learner.train(held.adapter, round_)
+            trained, train_loss = learner.train(held.adapter, round_)
             update = encode_adapter({name: trained[name] - held.adapter[name] for name in trained})
         metrics = MemberMetrics(
             train_loss=train_loss,
             eval_loss=eval_loss,
-            examples=self._learner.examples,
+            examples=learner.examples,
             seconds=self._monotonic() - began,
         )
         reply = Trained(metrics=metrics.to_bytes(), letters=self.mailbox.collect())
@@ -290,10 +346,12 @@ class Trainer:
         """The global adapter that this round begins from: broadcast, or the one already held."""
         run = session.attempt.run
         if not order.content_key:
-            held = self._hold(run)
+            held = self._hold(session)
         else:
             raw = open_broadcast(body, order.content_key, broadcast_context(self.manifest.digest, run, round_))
-            held = _Held(run, round_ - 1, decode_adapter(raw, self._learner.spec), Digest.of(raw))
+            optimizer = self._optimizer(session)
+            whole = decode_adapter(raw, optimizer.held)
+            held = _Held(run, round_ - 1, whole, optimizer.adapter(whole), Digest.of(raw))
         if held.digest.raw != order.digest:
             raise Mismatch("the adapter held is not the one that this round begins from")
         self._held = held
@@ -304,5 +362,7 @@ class Trainer:
         session.channel.open(parcel, "bye")
         reply = session.channel.seal("bye-done", session.channel.round, b"")
         self._session, self._held = None, None
+        if self._loaded is not None and self._loaded.run is not None:
+            self._loaded = None  # its keys were released for this run
         self._notify("run finished", run=session.attempt.run)
         return reply

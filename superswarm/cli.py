@@ -50,9 +50,10 @@ GROUPS = {
     "grant": _member("grant", "Write and sign run grants."),
     "model": _member("model", "Check a base model's folder and print its digest."),
     "asset": _member("asset", "Seal datasets and base models, and look into sealed ones."),
+    "broker": _member("broker", "Hold asset keys, and release them to attested TEEs."),
     "participant": _member("participant", "Run the node, on the member's own premises."),
     "trainer": _member("trainer", "Run the trainer, in a TEE."),
-    "result": _member("result", "List and open the adapters that runs produced."),
+    "result": _member("result", "List, release, open and merge the adapters that runs produced."),
     "coordinator": _operator("coordinator", "Run the relay, which carries ciphertext."),
     "aggregator": _operator("aggregator", "Run the aggregator, in a TEE."),
     "run": _operator("run", "Start and stop runs that the members granted."),
@@ -156,10 +157,10 @@ def root(
 
 def main() -> NoReturn:
     """Run the command line and end the process."""
-    from superswarm.io import crash
+    from superswarm.io import confine, crash
 
     crash.install_hooks()
-    crash.forbid_core_dumps()
+    confine.confine()
     raise SystemExit(run(sys.argv[1:]))
 
 

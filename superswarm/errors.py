@@ -80,7 +80,7 @@ class BadSignature(Untrusted):
 
 
 class NotApproved(Untrusted):
-    """A manifest or grant lacks the signatures that its clauses ask for."""
+    """A manifest, a grant or the release of a result lacks the signatures that the manifest asks for."""
 
 
 class OwnerVeto(NotApproved):
@@ -143,8 +143,36 @@ class RefusedByMembers(NotVouched):
     """Every member that answers refuses this aggregator or run, for a reason that waiting does not mend."""
 
 
+class ReleaseRefused(Untrusted):
+    """An owner does not release the key of an asset. `reason` is the fixed code of the term that is not met."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    @property
+    def code(self) -> str:
+        return f"{type(self).__name__}:{self.reason}"
+
+
 class SecondAggregator(Untrusted):
     """Another aggregator was already vouched for in this run attempt."""
+
+
+class OtherResult(Untrusted):
+    """An approval that was given for another result than the one at hand."""
+
+
+class OtherRecipient(Untrusted):
+    """Somebody who is to get a result is not whom the manifest, or an approval, names."""
+
+
+class WrongShare(Untrusted):
+    """A contributor's share of a result's key is not the one that the result commits to."""
+
+
+class NotOwner(Untrusted):
+    """A member wants to do with an asset what only its owner may."""
 
 
 class CannotOpen(Untrusted):

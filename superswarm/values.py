@@ -93,6 +93,7 @@ class Limits:
     evidence_bytes: int = 1024 * 1024  # a quote with its collateral
     head_bytes: int = 4 * 1024 * 1024  # a parcel's head: handshake messages of the largest cohort
     body_bytes: int = 2 * 1024**3  # a parcel's body: one sealed adapter
+    kept_bytes: int = 64 * 1024**3  # updates of one round that a robust rule keeps
     mail_bytes: int = 256 * 1024  # one sealed letter between members
     mail_count: int = 1024  # letters that wait in one box
     members: int = 1024
@@ -101,6 +102,9 @@ class Limits:
     clock_skew_seconds: int = 300  # between the clocks of two members
     handshake_seconds: int = 60  # for one step of a handshake, which holds the whole cohort up
     nonce_seconds: int = 600  # a challenger's nonce serves once, and expires
+    vouch_seconds: int = 6 * 3600  # between a handshake and what a session's vouch is still good for
+    challenge_seconds: int = 86_400  # a challenge that people carry as a file, likewise
+    challenges: int = 256  # of one member, open at once
 
 
 LIMITS = Limits()

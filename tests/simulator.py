@@ -5,7 +5,9 @@ Everything but the transport and the learner is the product's own code, behind i
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -18,15 +20,19 @@ from coordinator.exchange import Timing
 from coordinator.flower import GridMailroom
 from coordinator.mailroom import Mailroom
 from coordinator.postman import Postman
+from participants.learners import LoadedLearner
 from participants.node import Node
 from participants.trainer import Trainer
+from superswarm.assets.release import KeyRequest
+from superswarm.assets.terms import judge_request, owned_asset
 from superswarm.attestation.evidence import Attester
 from superswarm.attestation.handshake import Attempt
 from superswarm.attestation.simulated import DevelopmentAuthority, SimulatedPlatform, SimulatedTee
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import approve_grant
+from superswarm.consortium.manifest import Job
 from superswarm.crypto.signing import VerifyingKey
-from superswarm.errors import SecondAggregator
+from superswarm.errors import CannotOpen, ReleaseRefused, SecondAggregator
 from superswarm.io.keystore import MemberKeys
 from superswarm.updates.adapter import Adapter, AdapterSpec
 from superswarm.values import Digest, Measurement, MemberId
@@ -106,6 +112,49 @@ class MemoryResults:
 
     def store(self, run: str, container: bytes, signer: VerifyingKey) -> None:
         self.stored.append((run, container, signer))
+
+
+@dataclass
+class MemoryBroker:
+    """A broker that forgets when the process ends; the durable one has tests of its own."""
+
+    manifest: ApprovedManifest
+    owner: str
+    keys: dict[bytes, bytes]  # digest of the sealed file → key
+    demo: bool = True
+    nonces: dict[bytes, tuple[str, bytes]] = field(default_factory=dict)
+    released: list[tuple[str, bytes]] = field(default_factory=list)  # to whom, which asset
+
+    def challenge(self, manifest: Digest, member: MemberId, asset: bytes) -> bytes:
+        owned_asset(self.manifest, MemberId(self.owner), asset)
+        nonce = secrets.token_bytes(32)
+        self.nonces[nonce] = member, asset
+        return nonce
+
+    def release(self, manifest: Digest, member: MemberId, request: KeyRequest) -> bytes:
+        if self.nonces.pop(request.nonce, None) != (member, request.asset):
+            raise ReleaseRefused("challenge", "no open challenge")
+        used = self.released.count((member, request.asset))
+        owner = MemberId(self.owner)
+        to = judge_request(self.manifest, owner, request, member, demo=self.demo, used=used, at=NOW)
+        self.released.append((member, request.asset))
+        return to.seal(self.keys[request.asset])
+
+
+@dataclass
+class SealedLearner:
+    """A learner that needs the right keys of its job's sealed assets before it learns anything."""
+
+    learner: Learner
+    wanted: dict[str, bytes]  # by the asset's name
+    loads: list[str] = field(default_factory=list)  # jobs
+
+    def load(self, job: Job, keys: Mapping[str, bytes]) -> Learner:
+        for name, key in keys.items():
+            if self.wanted[name] != key:
+                raise CannotOpen(f"the key of {name} is another one")
+        self.loads.append(job.name)
+        return self.learner
 
 
 @dataclass
@@ -197,7 +246,7 @@ class SimulatedConsortium:
             "manifest": self.manifest,
             "attester": tee(name),
             "pairing_key": self.pairing(name),
-            "learner": self.learners[name],
+            "learners": LoadedLearner(self.learners[name]),
             "notify": self.diary(f"trainer/{name}"),
         }
         return Trainer(**(arguments | changes))

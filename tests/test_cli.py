@@ -239,8 +239,7 @@ def test_signals_run_cleanup(number: signal.Signals, code: int, tmp_path: Path) 
 
 def test_a_thread_that_fails_quotes_nothing(tmp_path: Path) -> None:
     script = (
-        "import threading; from superswarm.io import crash; crash.install_hooks(); crash.forbid_core_dumps()\n"
-        "import resource; assert resource.getrlimit(resource.RLIMIT_CORE) == (1, 1)\n"
+        "import threading; from superswarm.io import crash; crash.install_hooks()\n"
         f"def work(): raise ValueError({CANARY!r})\n"
         "t = threading.Thread(target=work); t.start(); t.join()\n"
         f"raise RuntimeError({CANARY!r})\n"

@@ -82,3 +82,47 @@ def _model(family: Family, *, vocabulary: int, end: int, pad: int):
     if family == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(tie_word_embeddings=False, **shape))
     return LlamaForCausalLM(LlamaConfig(tie_word_embeddings=True, **shape))
+
+
+def tiny_gguf(file: Path, *, seed: int = 0) -> Path:
+    """Write a random Llama of the same size as one GGUF file (float32) with its tokenizer."""
+    import gguf
+    import torch
+    from tokenizers import pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, "ab", "<eos>", "<pad>"]
+    width, inner, layers, heads, key_heads = 32, 64, 2, 2, 1
+    shapes = {"token_embd.weight": (len(tokens), width), "output_norm.weight": (width,)}
+    for layer in range(layers):
+        shapes |= {f"blk.{layer}.{name}_norm.weight": (width,) for name in ("attn", "ffn")}
+        shapes |= {f"blk.{layer}.attn_{name}.weight": (width, width) for name in ("q", "output")}
+        shapes |= {f"blk.{layer}.attn_{name}.weight": (width * key_heads // heads, width) for name in ("k", "v")}
+        shapes |= {f"blk.{layer}.ffn_{name}.weight": (inner, width) for name in ("gate", "up")}
+        shapes[f"blk.{layer}.ffn_down.weight"] = (width, inner)
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(256)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(key_heads)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * (len(tokens) - 2) + [3, 3])
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(len(tokens) - 2)
+    writer.add_bos_token_id(len(tokens) - 2)
+    writer.add_pad_token_id(len(tokens) - 1)
+    generator = torch.Generator().manual_seed(seed)
+    for name, shape in shapes.items():
+        values = torch.ones(shape) if "norm" in name else torch.randn(shape, generator=generator) * 0.3
+        writer.add_tensor(name, values.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file

@@ -13,8 +13,9 @@ from coordinator.admission import Admission
 from coordinator.exchange import Timing
 from coordinator.mailroom import Delivery, Outgoing
 from participants.flower import Handler
+from participants.learners import Learner, LoadedLearner
 from participants.node import Node
-from participants.trainer import Learner, Trainer
+from participants.trainer import Trainer
 from participants.vouch_record import DurableVouchRecord
 from superswarm.attestation.handshake import Attempt
 from superswarm.consortium.grant import approve_grant
@@ -100,5 +101,5 @@ def _trainer(stage: Stage, founded: Founded, member: str, learner: Learner) -> T
         manifest=founded.manifest,
         attester=open_tee(founded.manifest, tee / "platform"),
         pairing_key=load_pairing(tee / "pairing"),
-        learner=learner,
+        learners=LoadedLearner(learner),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchmarks.federation.plan import Plan
 from participants.flower import serve
+from participants.learners import LoadedLearner
 from participants.supernode import SuperNode, SuperNodeSettings
 from participants.trainer import Trainer
 from superswarm.io import logs
@@ -29,7 +30,7 @@ def main(file: Path) -> None:
         manifest=manifest,
         attester=open_tee(manifest, Path(config["platform_credentials"])),
         pairing_key=load_pairing(Path(config["pairing"])),
-        learner=Plan.read(Path(config["plan"])).learner(config["member"]),
+        learners=LoadedLearner(Plan.read(Path(config["plan"])).learner(config["member"])),
         notify=reporter,
     )
     settings = SuperNodeSettings(

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from participants.trainer import Learner
+from participants.learners import Learner
 from superswarm.updates.adapter import Adapter, AdapterSpec
 
 
@@ -50,6 +50,7 @@ def plain_finetuner(job: Mapping[str, Any], model: Path, train: Path, test: Path
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from participants.examples import read_examples
     from participants.finetune import Finetuner
     from participants.loading import LoadedBase
     from superswarm.consortium.manifest import Job
@@ -61,7 +62,7 @@ def plain_finetuner(job: Mapping[str, Any], model: Path, train: Path, test: Path
     base.eval()  # type: ignore[no-untyped-call]
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
     loaded = LoadedBase(base, tokenizer, torch.device("cpu"), Digest(bytes(32)))
-    return Finetuner(Job.model_validate(job), loaded, train, test, threads=threads)
+    return Finetuner(Job.model_validate(job), loaded, read_examples(train), read_examples(test), threads=threads)
 
 
 @dataclass(frozen=True, slots=True)

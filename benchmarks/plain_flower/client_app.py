@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 
 from benchmarks.federation.plan import Plan
-from participants.trainer import Learner
+from participants.learners import Learner
 from superswarm.updates.adapter import Adapter
 
 app = ClientApp()

@@ -32,12 +32,14 @@ def up(config: AggregatorConfig) -> None:
     """
     from coordinator.flower import RelayEndpoint, serve
     from superswarm.io import logs
+    from superswarm.io.confine import hold_plaintext
     from superswarm.io.consortium import load_manifest, open_tee
     from superswarm.io.files import make_folder, read_bytes
     from superswarm.io.reporter import Reporter
     from superswarm.io.web import StatusServer
 
     logs.setup("aggregator", log_format=config.log_format, confidential=True)
+    hold_plaintext(logs.logger("superswarm.aggregator"))
     manifest = load_manifest(config.manifest, config.pinned)
     attester = open_tee(manifest, config.platform_credentials, config.collateral)
     make_folder(config.state)

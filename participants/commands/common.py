@@ -114,6 +114,25 @@ def read_consortium(path: Path) -> tuple[tuple[SignedManifest, ...], ApprovedMan
         raise _within(path, error) from None
 
 
+def read_epoch(path: Path, epoch: int) -> tuple[ApprovedManifest, ApprovedManifest]:
+    """One epoch of a consortium, and the newest in its file; all of them approved."""
+    chain, newest = read_consortium(path)
+    if epoch > len(chain):
+        raise Misconfigured(f"{path} ends with epoch {len(chain)}, and epoch {epoch} is needed: get the newer file")
+    return approve(chain[:epoch]), newest
+
+
+def require_key(keys: MemberKeys, manifest: ApprovedManifest) -> None:
+    """Raise Misconfigured unless the manifest lists this signing key for the member."""
+    epoch = manifest.manifest.epoch
+    if manifest.manifest.member(keys.member) is None:
+        raise Misconfigured(f"{keys.member} is no member under epoch {epoch}")
+    if manifest.verifying_key(keys.member) != keys.signing.public:
+        raise Misconfigured(
+            f"epoch {epoch} lists another key for {keys.member}: use the key file that belongs to that epoch"
+        )
+
+
 def read_before(after: Path | None, manifest: Manifest) -> tuple[tuple[SignedManifest, ...], ApprovedManifest | None]:
     """The epochs before this manifest; none before the first."""
     if manifest.epoch == 1:

@@ -8,12 +8,30 @@ from typing import Annotated
 
 import typer
 
-from participants.commands.common import PassphraseFile, open_keys, remark, say, say_simulated
+from participants.commands.common import (
+    Consortium,
+    PassphraseFile,
+    open_keys,
+    read_consortium,
+    remark,
+    require_key,
+    say,
+    say_simulated,
+)
 from participants.drafting import member_toml
 from superswarm.consortium.manifest import Member
 from superswarm.errors import Misconfigured
 from superswarm.io.files import SECRET, write_bytes
-from superswarm.io.keystore import MemberKeys, open_file, read_passphrase, save_keys, save_pairing, seal_file
+from superswarm.io.keystore import (
+    MemberKeys,
+    carry_record,
+    open_file,
+    read_passphrase,
+    save_keys,
+    save_pairing,
+    seal_file,
+    signing_record,
+)
 from superswarm.values import LIMITS, Digest
 
 AUTHORITY = "a development authority"
@@ -91,6 +109,62 @@ def show(
     keys = open_keys(keys_file, passphrase_file)
     say(member_toml(_card(keys, name, contributes, authority)))
     remark(f"fingerprint {keys.signing.public.digest}")
+
+
+@app.command()
+def rotate(
+    keys_file: Annotated[Path, typer.Argument(help="The member's key file so far.", metavar="KEYS")],
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="New key file; its .pairing and .member.toml are written beside it.")
+    ],
+    consortium: Consortium,
+    passphrase_file: PassphraseFile = None,
+    new_passphrase_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the new key file's passphrase. The same one by default.", show_default=False),
+    ] = None,
+) -> None:
+    """Make new keys for a member that has some: for signing, for encryption, and for pairing with its trainer.
+
+    They count from the epoch on that lists them, which the old keys sign and the new ones accept. What was signed is
+    remembered for both. Keep the old file: results and shares that were sealed to it open with it only.
+    """
+    old = open_keys(keys_file, passphrase_file)
+    _, current = read_consortium(consortium)
+    require_key(old, current)
+    entry = current.manifest.member(old.member)
+    assert entry is not None  # noqa: S101 - require_key says so
+    new = MemberKeys.generate(old.member)
+    fresh = {"signing_key": str(new.signing.public), "encryption_key": str(new.kem.public)}
+    card = Member.from_data(entry.model_dump(mode="json", exclude_none=True) | fresh)
+    public, pairing = out.with_suffix(".member.toml"), out.with_suffix(".pairing")
+    for file in (out, pairing, public, signing_record(out)):
+        if file.exists():
+            raise Misconfigured(f"{file} exists already: keys are never overwritten")
+    passphrase = read_passphrase(new_passphrase_file or passphrase_file, new=True)
+    carry_record(keys_file, out)
+    save_keys(out, new, passphrase)
+    save_pairing(pairing, new.pairing)
+    write_bytes(public, f"{member_toml(card)}\n".encode())
+    say(f"wrote {out}  (secret, encrypted: keep it, and a copy of it, in a safe place)")
+    say(f"wrote {pairing}  (secret: for this member's trainer only, once the new epoch is approved)")
+    say(f"wrote {public}  (public: send it to whoever writes the next epoch)")
+    say(f"fingerprint {new.signing.public.digest}")
+    for step in ROTATION:
+        remark(step.format(old=keys_file, new=out, card=public, pairing=pairing, consortium=consortium))
+
+
+ROTATION = (
+    "next, to make the new keys count:",
+    "  1. superswarm manifest init --after {consortium} --out next.toml",
+    "  2. superswarm manifest draft next.toml --member {card}",
+    "  3. superswarm manifest sign next.toml --after {consortium} --keys {old}  (the others sign, too)",
+    "  4. superswarm manifest sign next.toml --after {consortium} --keys {new} --out accepts.signed.json",
+    "  5. superswarm manifest combine ... --after {consortium} --out NEW-CONSORTIUM-FILE",
+    "  6. give the node {new}, the trainer {pairing}, and all programs the new consortium's file; restart them",
+    "Keep {old}, {old}.signed and {old}.releases: older results open, and are released, with the old keys only.",
+)
 
 
 def _card(keys: MemberKeys, name: str, contributes: list[str], authority: str | None) -> Member:

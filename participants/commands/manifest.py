@@ -19,6 +19,7 @@ from participants.commands.manifest_views import (
     print_needs,
     print_standing,
 )
+from participants.leaving import remove_members
 from participants.remarks import tolerated
 from superswarm.consortium.approval import ApprovedManifest, SignedManifest, chain_to_bytes, standing, succeed
 from superswarm.consortium.equivocation import find_equivocation
@@ -94,6 +95,16 @@ def draft(
     member: Annotated[
         list[Path] | None, typer.Option(help="A member's .member.toml file. Once for each.", show_default=False)
     ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Id of a member that leaves: taken out wherever this file names it. Once for each.",
+            show_default=False,
+        ),
+    ] = None,
+    drop_assets: Annotated[
+        bool, typer.Option("--drop-assets", help="With --without: take out the assets of whoever leaves, too.")
+    ] = False,
     asset: Annotated[
         list[Path] | None,
         typer.Option(help="A sealed asset's .asset.toml file, from `asset seal`. Once for each.", show_default=False),
@@ -121,6 +132,12 @@ def draft(
         list[str] | None,
         typer.Option(help="Id of a member that receives the adapter. Once for each.", show_default=False),
     ] = None,
+    approvals: Annotated[
+        int | None,
+        typer.Option(
+            help="How many contributors must approve each release of the adapter.", min=0, show_default=False
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write; the template itself by default.")
     ] = None,
@@ -132,6 +149,10 @@ def draft(
     """
     text = read_bytes(template, limit=LIMITS.manifest_bytes).decode("utf-8", "replace")
     attestation = load_toml(text).get("attestation")
+    if without:
+        text, changes = remove_members(text, without, drop_assets=drop_assets)
+        for change in changes:
+            remark(change)
     cards = [drafting.read_card(read_bytes(path, limit=LIMITS.document_bytes)) for path in member or ()]
     if cards:
         text = drafting.set_members(text, cards)
@@ -159,6 +180,7 @@ def draft(
         ("assets", "source"): model_source,
         ("assets", "owner"): model_owner,
         ("result", "recipients"): recipient or None,
+        ("result", "approvals"): approvals,
     }
     text = drafting.fill(text, {place: value for place, value in values.items() if value is not None})
     text, notes = drafting.fit_quorums(text)

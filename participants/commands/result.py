@@ -9,21 +9,34 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from superswarm.crypto.signing import VerifyingKey
-from superswarm.errors import Misconfigured
-from superswarm.io.console import messages, output, size, table, warn_simulated
-from superswarm.io.keystore import load_keys, read_passphrase
-from superswarm.io.results import (
-    ResultFolder,
-    StoredResult,
-    describe_result,
-    open_result,
-    read_signer,
-    vouched_signer,
+from participants.commands import result_merge, result_releases
+from participants.commands.common import KeysFile, PassphraseFile, open_keys
+from participants.commands.result_files import (
+    ConsortiumFile,
+    SealedFile,
+    SignerFile,
+    agreement,
+    expected_signer,
+    header_of,
 )
-from superswarm.values import Digest
+from superswarm.errors import Misconfigured
+from superswarm.io.console import messages, output, size, table
+from superswarm.io.files import read_bytes
+from superswarm.io.results import ResultFolder, StoredResult, open_result, write_opened
+from superswarm.updates.approvals import Recipient, SignedApproval
+from superswarm.updates.container import ResultHeader
+from superswarm.updates.release import open_released
+from superswarm.values import LIMITS, Digest
 
-app = typer.Typer(help="List and open the adapters that runs produced.", no_args_is_help=True, add_completion=False)
+HELP = (
+    "List, release, open and merge the adapters that runs produced.\n\n"
+    "Where the manifest says result.approvals = 0, a recipient opens a result with its own keys (`result open`).\n\n"
+    "Where it asks for approvals, contributors release it: each runs `result approve` for one recipient, and sends "
+    "the file; the recipient gives as many of them as needed to `result open`. For a member's server in a TEE: "
+    "`result challenge`, then `result vouch` by the server's member, then `result approve --server-request`."
+)
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command("list")
@@ -50,59 +63,72 @@ def list_results(
 
 @app.command("open")
 def open_(
-    file: Annotated[Path, typer.Argument(help="A sealed result.", metavar="FILE")],
+    file: SealedFile,
     *,
-    keys: Annotated[Path, typer.Option(help="Your key file, made by `superswarm keys new`.")],
+    keys: KeysFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make for the adapter.", metavar="DIR")],
-    passphrase_file: Annotated[
-        Path | None,
+    approval: Annotated[
+        list[Path] | None,
         typer.Option(
-            help="File whose first line is the passphrase. Otherwise SUPERSWARM_PASSPHRASE, or you are asked.",
+            help="A contributor's approval (`result approve`), where the manifest asks for them. Once for each.",
             show_default=False,
+            metavar="FILE",
         ),
     ] = None,
-    signer: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with the aggregator's key that a node vouched for (its FILE.signer). Needed only where that "
-            "does not lie beside FILE.",
-            show_default=False,
-        ),
-    ] = None,
+    consortium: ConsortiumFile = None,
+    passphrase_file: PassphraseFile = None,
+    signer: SignerFile = None,
     any_signer: Annotated[
         bool,
         typer.Option("--any-signer", help="Open what no node vouched for. Whoever had the key may have made it."),
     ] = False,
 ) -> None:
     """Open a sealed result into a folder that PEFT loads. It appears whole or not at all."""
-    expected = _expected_signer(file, signer, any_signer=any_signer)
+    if signer is not None and any_signer:
+        raise Misconfigured("--signer and --any-signer exclude each other")
+    advice = "give --signer, or --any-signer to open it all the same"
+    expected = None if any_signer else expected_signer(file, signer, advice=advice)
     if out.exists():
         raise Misconfigured(f"{out} is there already: name a folder that is not")
-    described = describe_result(file)
-    if described.header.attestation == "simulated":
-        warn_simulated()
-    mine = load_keys(keys, read_passphrase(passphrase_file))
-    open_result(file, mine.kem, mine.member, out, expected_signer=expected)
+    header = header_of(file)
+    files = approval or []
+    if bool(header.approvals) != bool(files):
+        raise Misconfigured(_about_approvals(header))
+    agreed = agreement(file, consortium, header)[0] if files else None
+    mine = open_keys(keys, passphrase_file)
+    if agreed is None:
+        open_result(file, mine.kem, mine.member, out, expected_signer=expected)
+    else:
+        approvals = [SignedApproval.parse(read_bytes(path, limit=LIMITS.document_bytes)) for path in files]
+        to = Recipient(mine.member)
+        write_opened(
+            file,
+            out,
+            lambda src: open_released(src, agreed, approvals, to, mine.kem, expected_signer=expected),
+        )
     if expected is None:
         messages().print(Text("nobody vouched for the aggregator that signed this; it may be anybody's"))
     output().print(Text(f"wrote {out}: load it with peft.PeftModel.from_pretrained(base_model, {str(out)!r})"))
 
 
-def _expected_signer(file: Path, signer: Path | None, *, any_signer: bool) -> VerifyingKey | None:
-    """Whose signature the result must bear; None only where the user says that anybody's will do."""
-    if any_signer:
-        if signer is not None:
-            raise Misconfigured("--signer and --any-signer exclude each other")
-        return None
-    if signer is not None:
-        return read_signer(signer)
-    vouched = vouched_signer(file)
-    if vouched is None:
-        raise Misconfigured(
-            f"{file} does not lie in a node's folder of results, so nobody vouched for whoever signed it: "
-            "give --signer, or --any-signer to open it all the same"
-        )
-    return vouched
+def _about_approvals(header: ResultHeader) -> str:
+    if not header.approvals:
+        return "this result needs no approvals: leave --approval away"
+    holders = ", ".join(slot.contributor for slot in header.shares)
+    return (
+        f"this result opens with the approvals of {header.approvals} of {holders}: ask them for "
+        "`superswarm result approve`, and give each file with --approval"
+    )
+
+
+for command in (
+    result_releases.approve,
+    result_releases.challenge,
+    result_releases.vouch,
+    result_releases.releases,
+    result_merge.merge,
+):
+    app.command()(command)
 
 
 def _fields(result: StoredResult) -> dict[str, Any]:
@@ -117,6 +143,8 @@ def _fields(result: StoredResult) -> dict[str, Any]:
         "rounds": header.rounds,
         "bytes": result.nbytes,
         "recipients": list(header.recipients),
+        "approvals": header.approvals,
+        "contributors": [slot.contributor for slot in header.shares],
     }
 
 
@@ -129,5 +157,12 @@ def _row(result: StoredResult) -> list[object]:
         f"epoch {header.epoch}, {Digest.parse(header.manifest).short}",
         header.attestation,
         size(result.nbytes),
-        ", ".join(header.recipients),
+        _for(header),
     ]
+
+
+def _for(header: ResultHeader) -> str:
+    """Who opens it, or who must approve before somebody does."""
+    if not header.approvals:
+        return ", ".join(header.recipients)
+    return f"whom {header.approvals} of {', '.join(slot.contributor for slot in header.shares)} approve"

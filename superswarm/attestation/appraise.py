@@ -36,6 +36,23 @@ class TrainerKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerKey:
+    """Session keys held by approved serving code. Only `appraise_server` makes one.
+
+    Which member they speak for is claimed until that member's vouch is checked.
+    """
+
+    keys: SessionKeys
+    member: MemberId
+    manifest: Digest
+    run: str  # whose result it serves
+    proof: InitVar[object]
+
+    def __post_init__(self, proof: object) -> None:
+        _only(proof, "appraise_server")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AggregatorKey:
     """Session keys held by approved aggregator code. Only `appraise_aggregator` makes one."""
 
@@ -61,18 +78,25 @@ def appraise_trainer(report: VerifiedReport, manifest: ApprovedManifest, binding
     member = binding.member
     if binding.role is not Role.TRAINER or member is None:
         raise BindingMismatch("the binding is not a trainer's")
-    entry = manifest.manifest.member(member)
-    if entry is None or member not in manifest.manifest.trainers:
+    if member not in manifest.manifest.trainers:
         raise BindingMismatch("the binding names somebody who contributes no data under this manifest")
-    # (3) The report speaks for this binding and this manifest.
-    _require_binding(report, manifest, binding)
-    # (4) The consortium approved this code, on this platform, as a trainer.
-    require_workload(report, manifest.manifest.workloads.trainer)
-    # (5) Evidence is as real as the manifest; simulated evidence comes from this member's own authority.
-    refuse(_kind_faults(report, manifest, entry.development_authority))
-    # (6) Real hardware, and the devices attached to it, are what the workload's policy asks for.
-    _require_policy(report, manifest.manifest.workloads.trainer, binding)
+    # (3) to (6) The report is for this binding, of approved code, on the member's machine, as the policy asks.
+    _require_members_machine(report, manifest, binding, member, manifest.manifest.workloads.trainer)
     return TrainerKey(keys=binding.keys, member=member, manifest=manifest.digest, proof=_PROOF)
+
+
+def appraise_server(report: VerifiedReport, manifest: ApprovedManifest, binding: Binding) -> ServerKey:
+    """Trust a server's session keys. Raises EvidenceRejected, BindingMismatch or UnapprovedMeasurement."""
+    # (1) Chains, signatures and time hold, or this would not be a VerifiedReport.
+    # (2) The binding is a server's, of a member that serves results.
+    member, workload = binding.member, manifest.manifest.workloads.server
+    if binding.role is not Role.SERVER or member is None:
+        raise BindingMismatch("the binding is not a server's")
+    if workload is None or member not in manifest.manifest.result.serving:
+        raise BindingMismatch("the binding names somebody who serves no result under this manifest")
+    # (3) to (6) The report is for this binding, of approved code, on the member's machine, as the policy asks.
+    _require_members_machine(report, manifest, binding, member, workload)
+    return ServerKey(keys=binding.keys, member=member, manifest=manifest.digest, run=binding.run, proof=_PROOF)
 
 
 def appraise_aggregator(report: VerifiedReport, manifest: ApprovedManifest, binding: Binding) -> AggregatorKey:
@@ -90,6 +114,23 @@ def appraise_aggregator(report: VerifiedReport, manifest: ApprovedManifest, bind
     # (6) Real hardware, and the devices attached to it, are what the workload's policy asks for.
     _require_policy(report, manifest.manifest.workloads.aggregator, binding)
     return AggregatorKey(keys=binding.keys, manifest=manifest.digest, proof=_PROOF)
+
+
+def _require_members_machine(
+    report: VerifiedReport, manifest: ApprovedManifest, binding: Binding, member: MemberId, workload: Workload
+) -> None:
+    """The part of an appraisal that every TEE of a member's goes through."""
+    # (3) The report speaks for this binding and this manifest.
+    _require_binding(report, manifest, binding)
+    # (4) The consortium approved this code, on this platform, for this workload.
+    require_workload(report, workload)
+    # (5) Evidence is as real as the manifest; simulated evidence comes from this member's own authority.
+    entry = manifest.manifest.member(member)
+    if entry is None:
+        raise BindingMismatch("the binding names somebody who is not a member")
+    refuse(_kind_faults(report, manifest, entry.development_authority))
+    # (6) Real hardware, and the devices attached to it, are what the workload's policy asks for.
+    _require_policy(report, workload, binding)
 
 
 def _require_binding(report: VerifiedReport, manifest: ApprovedManifest, binding: Binding) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from superswarm.attestation.measure import measure_packages
@@ -77,13 +77,37 @@ def check_model(source: str) -> Finding:
     return good("model", f"{len(files)} files, {size(total)}; the digest is checked when the trainer loads them")
 
 
+def check_assets(settings: Sequence[str]) -> Iterator[Finding]:
+    """Whether the places of assets can be reached, and hold sealed assets or a base model."""
+    from participants.unsealing import locations
+    from superswarm.assets.container import read_head
+    from superswarm.io.sources import open_source
+
+    try:
+        places = locations(settings)
+    except Error as error:
+        yield bad("asset", str(error), "write asset = ['NAME=PLACE', ...]")
+        return
+    for name, place in places.items():
+        if Path(place).is_dir() or place.endswith(".gguf"):
+            yield check_model(str(Path(place).absolute()))
+            continue
+        try:
+            with open_source(place).open() as src:
+                header = read_head(src).header
+        except Error as error:
+            yield bad("asset", f"{name}: {error}", "put the sealed file there, or name another place")
+        else:
+            yield good("asset", f"{name}: a sealed {header.kind} of {header.owner}, version {header.version}")
+
+
 def check_data(name: str, path: Path) -> Finding:
     """Whether a dataset begins as training expects it."""
-    from participants.datasets import read_examples
+    from participants.examples import read_examples
 
     try:
         examples = read_examples(path, most=SAMPLE)
     except Error as error:
         form = json.dumps({"prompt": "...", "completion": "..."})
-        return bad("data", f"{name}: {error}", f"one JSON object a line: {form}")
+        return bad("data", f"{name}: {error}", f"one JSON object a line: {form}; or Parquet with these columns")
     return good("data", f"{name}: the first {len(examples)} examples can be read")

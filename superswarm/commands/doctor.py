@@ -137,12 +137,16 @@ def _node(config: ParticipantConfig) -> Iterator[Finding]:
 
 def _trainer(config: TrainerConfig) -> Iterator[Finding]:
     yield from _platform(config.platform_credentials)
+    yield machine.check_memory_files()
     yield from machine.check_gpu()
     yield from _consortium(config.manifest, config.pinned, config.member, "trainer", config.platform_credentials)
     yield machine.check_secret_file("pairing", config.pairing)
-    yield checks.check_model(config.model)
-    yield checks.check_data("train", config.train)
-    yield checks.check_data("test", config.test)
+    yield from checks.check_assets(config.asset)
+    if config.model is not None:
+        yield checks.check_model(config.model)
+    for name, path in (("train", config.train), ("test", config.test)):
+        if path is not None:
+            yield checks.check_data(name, path)
     yield machine.check_disk("state", config.state)
     yield from _listening(config.http)
     yield machine.check_secret_file("supernode_key", config.supernode_key)

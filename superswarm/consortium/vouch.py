@@ -1,4 +1,4 @@
-"""Vouches: a member's word that a session's keys speak for its trainer, or that it accepts this aggregator.
+"""Vouches: a member's word that a session's keys speak for its trainer or server, or that it accepts this aggregator.
 
 Approved code on approved hardware is public: anybody can boot it and claim a name. The vouch ties the keys of one
 session to one member, run and attempt. It also tells a TEE, which has no memory and no clock of its own, the current
@@ -23,14 +23,14 @@ VOUCH_BYTES = 4096  # a vouch with its signature is shorter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vouch:
-    """What a member signs for one session. `subject` is the member whose trainer it is; None for the aggregator."""
+    """What a member signs for one session. `subject` is the member whose TEE it is; None for the aggregator's."""
 
     manifest: Digest
     consortium: str
     epoch: int
     run: str
-    attempt: int
-    role: Role  # TRAINER or AGGREGATOR
+    attempt: int  # from 1; 0 for a server, which serves what any attempt has made
+    role: Role  # TRAINER, SERVER or AGGREGATOR
     subject: MemberId | None
     voucher: MemberId
     session: Digest  # SessionKeys.digest
@@ -38,10 +38,10 @@ class Vouch:
     time: int  # unix seconds, by the voucher's clock
 
     def __post_init__(self) -> None:
-        if self.role not in (Role.TRAINER, Role.AGGREGATOR) or (self.subject is None) != (
+        if self.role not in (Role.TRAINER, Role.SERVER, Role.AGGREGATOR) or (self.subject is None) != (
             self.role is Role.AGGREGATOR
         ):
-            raise Malformed("a vouch is for a member's trainer, or for the aggregator")
+            raise Malformed("a vouch is for a member's trainer or server, or for the aggregator")
         if not all(MEMBER_ID.fullmatch(m) for m in (self.voucher, self.subject or self.voucher)):
             raise Malformed("a vouch names something that is not a member")
         if not RUN.fullmatch(self.run) or len(self.nonce) != NONCE_BYTES:
@@ -118,11 +118,11 @@ def check_vouch(raw: bytes, manifest: ApprovedManifest) -> Vouch:
         manifest.manifest.epoch,
     ):
         raise NotVouched(f"the vouch of {vouch.voucher} is given under another manifest")
-    # (2) A member speaks, and of trainers only for its own.
+    # (2) A member speaks, and of trainers and servers only for its own.
     if manifest.manifest.member(vouch.voucher) is None:
         raise NotVouched(f"{vouch.voucher} vouches, but is not a member")
     if vouch.subject not in (None, vouch.voucher):
-        raise NotVouched(f"{vouch.voucher} vouches for the trainer of {vouch.subject}")
+        raise NotVouched(f"{vouch.voucher} vouches for the {vouch.role} of {vouch.subject}")
     # (3) The signature is the member's.
     try:
         manifest.verifying_key(vouch.voucher).verify(f"{manifest.domain}/vouch", body, signature)

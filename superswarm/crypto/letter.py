@@ -36,6 +36,10 @@ class Letter:
         header, sealed, signature = unpack(data, bytes, bytes, bytes)
         return cls(Header.parse(header), sealed, signature)
 
+    def decrypt(self, key: KemKey) -> bytes:
+        """What is written in it. Says nothing about who wrote it: `check_letter` does. Raises CannotOpen."""
+        return key.open(self.sealed, info=pack(TAG, self.header.to_bytes()))
+
 
 def seal_letter(header: Header, plaintext: bytes, *, to: KemPublicKey, sender: SigningKey) -> Letter:
     """Seal `plaintext` for the holder of `to`, and sign as the sender that the header names."""
@@ -45,7 +49,12 @@ def seal_letter(header: Header, plaintext: bytes, *, to: KemPublicKey, sender: S
 
 def open_letter(letter: Letter, *, me: str, key: KemKey, sender: VerifyingKey) -> bytes:
     """Open a letter addressed to `me`. Raises BadSignature or CannotOpen."""
+    check_letter(letter, me=me, sender=sender)
+    return letter.decrypt(key)
+
+
+def check_letter(letter: Letter, *, me: str, sender: VerifyingKey) -> None:
+    """Raise CannotOpen unless it is addressed to `me`, BadSignature unless this sender signed it."""
     if letter.header.receiver != me:
         raise CannotOpen(f"a letter for {letter.header.receiver}, not for {me}")
     sender.verify(TAG, pack(letter.header.to_bytes(), letter.sealed), letter.signature)
-    return key.open(letter.sealed, info=pack(TAG, letter.header.to_bytes()))

@@ -27,6 +27,7 @@ BASE = "base model"
 
 def load(consortium: Path, model: Path, train: Path, test: Path, threads: int) -> tuple[Finetuner, Job]:
     """A fine-tuner for the consortium's job on one member's data, with no federation around it."""
+    from participants.examples import read_examples
     from participants.finetune import Finetuner
     from participants.loading import load_base
 
@@ -36,7 +37,7 @@ def load(consortium: Path, model: Path, train: Path, test: Path, threads: int) -
     if asset is None:
         raise RuntimeError("an approved manifest names its base model")
     base = load_base(model, Digest.parse(asset.digest), precision=job.training.precision)
-    return Finetuner(job, base, train, test, threads=threads), job
+    return Finetuner(job, base, read_examples(train), read_examples(test), threads=threads), job
 
 
 def train_alone(finetuner: Finetuner, job: Job, out: Path) -> None:
@@ -61,12 +62,15 @@ def score(
     finetuner: Finetuner, adapters: Mapping[str, Path | None], splits: Mapping[str, Path]
 ) -> dict[str, dict[str, Score]]:
     """Score every adapter (None: the base model) on every held-out split."""
+    from participants.examples import read_examples
+
+    held_out = {split: read_examples(path) for split, path in splits.items()}
     table: dict[str, dict[str, Score]] = {}
     for name, file in adapters.items():
         adapter = None
         if file is not None:
             adapter = decode_adapter(read_bytes(file, limit=LIMITS.body_bytes), finetuner.spec)
-        reports = {split: finetuner.score_file(adapter, path) for split, path in splits.items()}
+        reports = {split: finetuner.evaluate_on(adapter, examples) for split, examples in held_out.items()}
         table[name] = {split: Score(r.loss, r.exact, r.examples) for split, r in reports.items()}
     return table
 

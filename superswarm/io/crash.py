@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import platform
-import resource
 import sys
 import threading
 import time
@@ -112,15 +111,6 @@ def _keep(details: str) -> Path | None:
     except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return None
     return path
-
-
-def forbid_core_dumps() -> None:
-    """Keep memory out of core files, for this process and those that it starts.
-
-    A limit of 1 byte and not 0: where cores are piped to a program, Linux looks at the limit for this value only
-    (fs/coredump.c). No core fits into it either.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def install_hooks() -> None:

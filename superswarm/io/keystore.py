@@ -128,15 +128,33 @@ def sign_once(path: Path, keys: MemberKeys, manifest: Manifest) -> bytes:
 
     The record lies beside the key file, and is on disk before the signature exists. Copy both or neither.
     """
-    record = path.with_name(f"{path.name}.signed")
+    record = signing_record(path)
     with locked(record):
-        try:
-            known = SigningRecord.parse(read_bytes(record, limit=LIMITS.document_bytes)) if record.exists() else None
-        except Malformed as error:
-            raise type(error)(f"{record}: {error}; it says what these keys have signed, so restore it") from None
-        permitted = (known or SigningRecord({})).permit(manifest)
+        permitted = _read_record(record).permit(manifest)
         write_bytes(record, permitted.to_bytes(), mode=SECRET, replace=True)
     return sign_manifest(keys.signing, manifest)
+
+
+def signing_record(path: Path) -> Path:
+    """Where the record of what a key file has signed lies."""
+    return path.with_name(f"{path.name}.signed")
+
+
+def carry_record(old: Path, new: Path) -> None:
+    """Give a member's new key file the record of its old one: it signs no rival of what the old one signed."""
+    record = signing_record(old)
+    with locked(record):
+        write_bytes(signing_record(new), _read_record(record).to_bytes(), mode=SECRET)
+
+
+def _read_record(record: Path) -> SigningRecord:
+    """What a member's keys have signed; nothing where there is no record. Malformed where it is damaged."""
+    if not record.exists():
+        return SigningRecord({})
+    try:
+        return SigningRecord.parse(read_bytes(record, limit=LIMITS.document_bytes))
+    except Malformed as error:
+        raise type(error)(f"{record}: {error}; it says what these keys have signed, so restore it") from None
 
 
 def read_passphrase(file: Path | None, *, new: bool = False, environment: Mapping[str, str] = os.environ) -> str:

@@ -22,10 +22,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from superswarm.errors import Environment, NotATee
-from superswarm.io import nvml
+from superswarm.io import linux, nvml
+from superswarm.io.capacity import available_memory
 from superswarm.io.clocks import Clock
 from superswarm.io.config import Address
+from superswarm.io.confine import LOCKING
 from superswarm.io.console import size
+from superswarm.io.memory import MemoryFiles
 from superswarm.values import LIMITS
 
 RELEASED = 1_795_305_600  # 2026-11-22: a clock before this is wrong
@@ -121,18 +124,12 @@ def _exempt(host: str, exempt: list[str]) -> bool:
     return any(entry == "*" or host == entry or host.endswith("." + entry) for entry in exempt if entry)
 
 
-def check_core_dumps(root: Path = Path("/")) -> Finding:
-    """Whether a crash could write memory to disk. Programs set a limit that files and pipes obey, sockets not."""
-    try:
-        pattern = (root / "proc/sys/kernel/core_pattern").read_text().strip()
-    except OSError:
-        return warn("memory", "cannot read the kernel's core_pattern", "make sure that core dumps are off")
-    if pattern.startswith("@"):
-        do = "sysctl -w kernel.core_pattern=core, or make sure that whoever listens there keeps nothing"
-        return warn(
-            "memory", f"the kernel sends core dumps to the socket {pattern}: they hold a program's memory", do
-        )
-    return good("memory", "core dumps are off for superswarm's programs")
+def check_core_dumps() -> Finding:
+    """Whether a crash could write memory to disk, or another process of this user read it."""
+    if linux.is_dumpable():
+        do = "run superswarm's programs on Linux, and let them call prctl (a seccomp profile may forbid it)"
+        return warn("memory", "other processes and core dumps can read a program's memory", do)
+    return good("memory", "no core dump and no other process of this user reads a program's memory")
 
 
 def check_swap(root: Path = Path("/")) -> Finding:
@@ -142,10 +139,24 @@ def check_swap(root: Path = Path("/")) -> Finding:
     except OSError:
         return warn("memory", "cannot read the list of swap devices", "make sure that swap is off or encrypted")
     on = [line.split()[0] for line in lines if line.strip() and "zram" not in line.split()[0]]
-    if on:
-        do = "swapoff -a, or encrypt swap with a key that is lost at shutdown: keys and data could be swapped out"
-        return warn("memory", f"swap is on ({', '.join(on)})", do)
-    return good("memory", "swap is off")
+    if not on:
+        return good("memory", "swap is off")
+    do = "swapoff -a, or encrypt swap with a key that is lost at shutdown: keys and data could be swapped out"
+    if linux.may_lock_everything():
+        what = "trainer and aggregator lock their memory, a node does not"
+    else:
+        what, do = "programs may not lock their memory", f"{do}. Else, {LOCKING}"
+    return warn("memory", f"swap is on ({', '.join(on)}), and {what}", do)
+
+
+def check_memory_files() -> Finding:
+    """Whether plaintext can be held in files that exist in memory only, and how much of it."""
+    try:
+        with MemoryFiles() as files, files.create("probe", 1) as file:
+            file.write(b"x")
+    except Environment as error:
+        return bad("memory", str(error), "run it on Linux with /proc mounted, where memfd_create is allowed")
+    return good("memory", f"{size(available_memory())} of memory are free for base model and data")
 
 
 def check_secret_file(name: str, path: Path) -> Finding:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Misconfigured, Mismatch
 from superswarm.io.files import explained, new_folder, read_bytes, write_bytes
 from superswarm.updates.container import ResultHeader, check_signature, read_head
-from superswarm.updates.publish import open_container
+from superswarm.updates.publish import OpenedResult, open_container
 from superswarm.values import LIMITS, MemberId
 
 SUFFIX = ".result"
 SIGNER = ".signer"  # beside a result: the key that this node vouched for
+CONSORTIUM = ".consortium"  # likewise: the consortium's epochs, up to the one that this node acted under
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +32,14 @@ class StoredResult:
 
 
 class ResultFolder:
-    """Where a node keeps the results that it receives, still sealed."""
+    """Where a node keeps the results that it receives, still sealed.
 
-    def __init__(self, folder: Path) -> None:
+    `consortium` is the document that the node was started with; whoever releases a result later judges under it.
+    """
+
+    def __init__(self, folder: Path, consortium: bytes = b"") -> None:
         self.folder = folder
+        self._consortium = consortium
 
     def store(self, run: str, container: bytes, signer: VerifyingKey) -> None:
         """Check and keep a container; `signer` is the aggregator that this node vouched for in this run.
@@ -48,6 +55,8 @@ class ResultFolder:
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         write_bytes(path.with_suffix(SIGNER), f"{signer}\n".encode(), replace=True)
+        if self._consortium:
+            write_bytes(path.with_suffix(CONSORTIUM), self._consortium, replace=True)
         write_bytes(path, container, replace=True)
 
     def results(self) -> tuple[list[StoredResult], list[tuple[Path, Error]]]:
@@ -87,10 +96,18 @@ def open_result(
     Raises Untrusted, BadSignature or CannotOpen where the container is not genuine or not for this member, Malformed,
     Misconfigured where `dst` is there already, DiskFull or Environment.
     """
+    return write_opened(path, dst, lambda src: open_container(src, kem, member, expected_signer=expected_signer))
+
+
+def write_opened(path: Path, dst: Path, opener: Callable[[BinaryIO], OpenedResult]) -> ResultHeader:
+    """Write what `opener` finds in a container into a new folder `dst`, which appears whole or not at all.
+
+    Raises what `opener` raises, Misconfigured where `dst` is there already, DiskFull or Environment.
+    """
     if dst.exists():
         raise Misconfigured(f"{dst} is there already: name a folder that is not")
     with explained(path), path.open("rb") as src:
-        opened = open_container(src, kem, member, expected_signer=expected_signer)
+        opened = opener(src)
         with explained(dst.parent), new_folder(dst) as folder:
             for name, _, content in opened.files:
                 with (folder / name).open("xb") as file:

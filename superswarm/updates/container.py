@@ -5,58 +5,34 @@
 The signature is the aggregator's session key's, over the SHA-256 of the whole stream, header included. Recipients
 hold the content key, so only a signature keeps one of them from making another result under it.
 
-The content key is in the header's slots, once for each way to get it. Today every slot is "hpke": sealed to one
-recipient. Whoever reads skips slots of a kind that it does not know, so that a later version can share the key out
-by quorum beside them.
+The content key is in the header's slots (`superswarm.updates.slots`). Where the manifest asks for no approvals, each
+slot is "hpke": sealed to one recipient. Where k contributors must approve, each is "share": one of n shares, sealed
+to one contributor, and k of them give the key. Whoever reads skips slots of a kind that it does not know.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from dataclasses import dataclass
 from typing import Annotated, BinaryIO, Final, Literal, Self
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, ValidationError, model_validator
 
-from superswarm.consortium.documents import decode_base64, describe, dump_json, load_json
+from superswarm.consortium.documents import describe, dump_json, load_json
 from superswarm.consortium.grant import RUN
 from superswarm.consortium.manifest import Clause, DigestText, Name, VerifyingKeyText
-from superswarm.crypto.hpke import KemKey, KemPublicKey
+from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SIGNATURE_BYTES, SigningKey, VerifyingKey
 from superswarm.crypto.stream import Prologue, read_up_to
 from superswarm.errors import CannotOpen, Malformed, Untrusted
+from superswarm.updates.slots import HpkeSlot, KeyContext, OtherSlot, ShareSlot, slot_faults
 from superswarm.values import LIMITS, Digest, MemberId
-from superswarm.wire import pack
 
 MAGIC: Final = b"SSWRSLT\x01"
 FORMAT: Final = "superswarm-result/1"
 STREAM_AT: Final = len(MAGIC) + SIGNATURE_BYTES
 BLOCK = 1 << 20  # bytes hashed at a time
-
-
-class HpkeSlot(Clause):
-    """The content key, sealed to one recipient's encryption key in the manifest."""
-
-    kind: Literal["hpke"] = "hpke"
-    recipient: Name
-    sealed: Annotated[str, StringConstraints(max_length=4096)]  # base64
-
-
-class OtherSlot(BaseModel):
-    """A slot of a kind that this version does not know: kept as it is, and skipped."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-
-    kind: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
-
-    @field_validator("kind")
-    @classmethod
-    def _unknown(cls, kind: str) -> str:
-        if kind == "hpke":
-            raise ValueError("an hpke slot has a recipient and a sealed key")
-        return kind
 
 
 class ResultHeader(Clause):
@@ -72,7 +48,14 @@ class ResultHeader(Clause):
     rounds: Annotated[int, Field(ge=1, le=100_000)]
     container: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # random: names this container in its slots
     signer: VerifyingKeyText  # the aggregator's session key; believe it only if a node vouched for it
-    key_slots: Annotated[tuple[HpkeSlot | OtherSlot, ...], Field(strict=False, max_length=LIMITS.members)]
+    approvals: Annotated[int, Field(ge=0, le=LIMITS.members)]  # contributors who must approve each release of the key
+    key_slots: Annotated[tuple[HpkeSlot | ShareSlot | OtherSlot, ...], Field(strict=False, max_length=LIMITS.members)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if fault := slot_faults(self.approvals, self.key_slots):
+            raise ValueError(fault)
+        return self
 
     @classmethod
     def parse(cls, raw: bytes) -> Self:
@@ -98,25 +81,42 @@ class ResultHeader(Clause):
         return tuple(MemberId(slot.recipient) for slot in self.key_slots if isinstance(slot, HpkeSlot))
 
     @property
+    def shares(self) -> tuple[ShareSlot, ...]:
+        """The shares of the key, in the order of their numbers; none where no approval is needed."""
+        return tuple(slot for slot in self.key_slots if isinstance(slot, ShareSlot))
+
+    @property
     def tag(self) -> str:
         """What the aggregator's signature is made for."""
         return f"superswarm/v1/{self.attestation}/result"
 
-    def key_info(self, recipient: MemberId) -> bytes:
-        """HPKE `info`: a key opens for this recipient, container, run and manifest only. Authenticates nobody."""
-        label = f"superswarm/v1/{self.attestation}/result-key"
-        return pack(label, Digest.parse(self.manifest).raw, self.run, bytes.fromhex(self.container), recipient)
-
-    def seal_key(self, key: bytes, recipient: MemberId, to: KemPublicKey) -> HpkeSlot:
-        sealed = to.seal(key, info=self.key_info(recipient))
-        return HpkeSlot(recipient=recipient, sealed=base64.b64encode(sealed).decode())
+    @property
+    def context(self) -> KeyContext:
+        """What this container's slots are bound to."""
+        return KeyContext(
+            attestation=self.attestation,
+            manifest=Digest.parse(self.manifest),
+            run=self.run,
+            container=bytes.fromhex(self.container),
+            approvals=self.approvals,
+            shares=len(self.shares),
+        )
 
     def open_key(self, member: MemberId, kem: KemKey) -> bytes:
         """The content key, from this member's slot. Raises CannotOpen where there is none, or for another key."""
         for slot in self.key_slots:
             if isinstance(slot, HpkeSlot) and slot.recipient == member:
-                return kem.open(decode_base64(slot.sealed, "result's header"), info=self.key_info(member))
+                return self.context.open_key(slot, kem)
+        if self.approvals:
+            raise CannotOpen(f"{self.approvals} contributors must approve before this result opens for {member}")
         raise CannotOpen(f"the result is for {', '.join(self.recipients) or 'nobody by key'}, not for {member}")
+
+    def share_of(self, member: str) -> ShareSlot:
+        """A contributor's slot. Raises CannotOpen where it has none."""
+        for slot in self.shares:
+            if slot.contributor == member:
+                return slot
+        raise CannotOpen(f"{member[:32]!a} holds no share of this result's key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,23 +139,26 @@ def read_head(src: BinaryIO) -> ResultHead:
 
 def sign_stream(src: BinaryIO, header: ResultHeader, key: SigningKey) -> bytes:
     """The aggregator's signature over the stream that `src` holds from here to its end."""
-    return key.sign(header.tag, _digest(src))
+    return key.sign(header.tag, _digest(src).raw)
 
 
-def check_signature(src: BinaryIO, head: ResultHead, expected_signer: VerifyingKey | None) -> None:
-    """Raise Untrusted for another signer than expected, BadSignature for any other stream. Reads all of `src`.
+def check_signature(src: BinaryIO, head: ResultHead, expected_signer: VerifyingKey | None) -> Digest:
+    """The stream's digest. Raises Untrusted for another signer than expected, BadSignature for any other stream.
 
-    Without `expected_signer` the signature shows that nothing was changed since whoever made it, not who that was.
+    Reads all of `src`. Without `expected_signer` the signature shows that nothing was changed since whoever made it,
+    not who that was.
     """
     signer = VerifyingKey.parse(head.header.signer)
     if expected_signer is not None and signer != expected_signer:
         raise Untrusted("the result is signed by another aggregator than the one that was vouched for")
     src.seek(STREAM_AT)
-    signer.verify(head.header.tag, _digest(src), head.signature)
+    digest = _digest(src)
+    signer.verify(head.header.tag, digest.raw, head.signature)
+    return digest
 
 
-def _digest(src: BinaryIO) -> bytes:
+def _digest(src: BinaryIO) -> Digest:
     digest = hashlib.sha256()
     while block := src.read(BLOCK):
         digest.update(block)
-    return digest.digest()
+    return Digest(digest.digest())

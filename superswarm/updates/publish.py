@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 from superswarm.bundle import Entry, File, Piece, pack_files, unpack_files
 from superswarm.consortium.approval import ApprovedManifest
-from superswarm.consortium.manifest import Job
+from superswarm.consortium.manifest import Job, Manifest
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.kdf import KEY_BYTES
 from superswarm.crypto.signing import SIGNATURE_BYTES, SigningKey, VerifyingKey
@@ -29,6 +29,7 @@ from superswarm.updates.container import (
     read_head,
     sign_stream,
 )
+from superswarm.updates.slots import KeyContext, Slot
 from superswarm.values import Digest, MemberId
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\.(?:safetensors|json|md)")
@@ -38,7 +39,7 @@ FILES: Final = 64
 def publish(
     adapter: Adapter, *, manifest: ApprovedManifest, job: Job, run: str, rounds: int, signer: SigningKey
 ) -> bytes:
-    """Make the result container: readable by the recipients that the manifest names, and by nobody else."""
+    """Make the result container: its key is for the recipients that the manifest names, at once or by approval."""
     dst = io.BytesIO()
     write_result(dst, adapter, manifest=manifest, job=job, run=run, rounds=rounds, signer=signer)
     return dst.getvalue()
@@ -80,9 +81,10 @@ def write_result(
 def result_header(
     manifest: ApprovedManifest, *, job: Job, run: str, rounds: int, signer: VerifyingKey, key: bytes
 ) -> ResultHeader:
-    """The public header, with the content key sealed to each recipient that the manifest names."""
+    """The public header, with the content key in it as the manifest says: sealed to recipients, or shared out."""
     agreed = manifest.manifest
-    bare = ResultHeader(
+    container = secrets.token_bytes(32)
+    return ResultHeader(
         attestation=agreed.attestation,
         consortium=agreed.consortium,
         epoch=agreed.epoch,
@@ -90,18 +92,40 @@ def result_header(
         job=job.name,
         run=run,
         rounds=rounds,
-        container=secrets.token_hex(32),
+        container=container.hex(),
         signer=str(signer),
-        key_slots=(),
+        approvals=agreed.result.approvals,
+        key_slots=_slots(manifest, run, container, key),
     )
-    recipients = [MemberId(name) for name in agreed.result.recipients]
-    slots = tuple(bare.seal_key(key, member, manifest.encryption_key(member)) for member in recipients)
-    return bare.model_copy(update={"key_slots": slots})
+
+
+def _slots(manifest: ApprovedManifest, run: str, container: bytes, key: bytes) -> tuple[Slot, ...]:
+    agreed = manifest.manifest
+    holders = agreed.contributors if agreed.result.approvals else ()
+    context = KeyContext(
+        attestation=agreed.attestation,
+        manifest=manifest.digest,
+        run=run,
+        container=container,
+        approvals=agreed.result.approvals,
+        shares=len(holders),
+    )
+    if agreed.result.approvals:
+        return context.share_out(key, [(member, manifest.encryption_key(member)) for member in holders])
+    recipients = map(MemberId, agreed.result.recipients)
+    return tuple(context.seal_key(key, member, manifest.encryption_key(member)) for member in recipients)
+
+
+def addressees(manifest: Manifest) -> tuple[MemberId, ...]:
+    """Whose nodes keep the sealed result: recipients; with approvals, also whoever releases or serves it."""
+    result = manifest.result
+    more = (*manifest.contributors, *result.serving) if result.approvals else ()
+    return tuple(dict.fromkeys(map(MemberId, (*result.recipients, *more))))
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedResult:
-    """A result whose signature holds and whose key is known. Only `open_container` makes one.
+    """A result whose signature was checked and whose key is known.
 
     `files` is read once, from first to last: each name with its size, then its content piece by piece.
     """
@@ -122,6 +146,11 @@ def open_container(
     # (3) Its key is sealed to this member.
     key = head.header.open_key(member, kem)
     # (4) The key is this stream's, under this header; each chunk is opened as it is read.
+    return open_with_key(src, head, key)
+
+
+def open_with_key(src: BinaryIO, head: ResultHead, key: bytes) -> OpenedResult:
+    """Open a container whose signature was checked, with its content key. Raises CannotOpen for another key."""
     chunks = Chunks(key, head.prologue)
     src.seek(STREAM_AT + head.prologue.offset(0))
     return OpenedResult(head.header, unpack_files(open_chunks(src, chunks), "result", _check_names))

@@ -114,11 +114,13 @@ def test_doctor_ends_with_5_where_something_must_be_done(
 ) -> None:
     monkeypatch.setattr(machine, "check_versions", lambda _extra: [])
     path = tmp_path / "trainer.toml"
-    path.write_text(example(doctor.MODELS[doctor.Program.TRAINER], "trainer"))
+    text = example(doctor.MODELS[doctor.Program.TRAINER], "trainer").replace("# model =", "model =")
+    path.write_text(text + 'asset = ["base=no.such.file"]\n')
     assert cli.run(["doctor", "--program", "trainer", "--config", str(path), "--json"]) == 5
     findings = {(one["check"], one["level"]): one for one in json.loads(capsys.readouterr().out)}
     assert findings["files", "problem"]["do"]
     assert findings["model", "problem"]["do"]
+    assert findings["asset", "problem"]["do"]
     assert findings["relay", "problem"]["do"]
 
 

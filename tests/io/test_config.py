@@ -63,9 +63,10 @@ def test_paths_start_where_they_are_written(file: Path, monkeypatch: pytest.Monk
     [("./model", "{}/model"), ("../model", "{}/../model"), ("/model", "/model"), ("owner/model", "owner/model")],
 )
 def test_a_model_is_a_folder_only_where_written_as_one(written: str, read: str, tmp_path: Path) -> None:
-    text = example(TrainerConfig, "trainer").replace('"./model"', f'"{written}"')
+    text = example(TrainerConfig, "trainer").replace('# model = "./model"', f'model = "{written}"')
     (tmp_path / "trainer.toml").write_text(text)
     config = load_config(TrainerConfig, "trainer", tmp_path / "trainer.toml", environment={})
+    assert config.model is not None
     assert Path(config.model) == Path(read.format(tmp_path))
 
 

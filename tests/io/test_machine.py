@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from fake_nvml import FakeNvml
 
 from superswarm import cli
-from superswarm.io import machine
+from superswarm.io import linux, machine
 from superswarm.io.clocks import ManualClock, SystemClock
 from superswarm.io.config import Address
 from superswarm.io.machine import Level
@@ -77,18 +77,29 @@ def test_proxies_that_catch_our_traffic(environment: dict[str, str], caught: lis
         assert host in finding.do
 
 
-def test_core_dumps_and_swap(tmp_path: Path) -> None:
-    kernel = tmp_path / "proc/sys/kernel"
-    kernel.mkdir(parents=True)
-    (kernel / "core_pattern").write_text("@/run/coredump.socket\n")
+def test_memory_that_others_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "is_dumpable", lambda: True)
+    assert machine.check_core_dumps().level is Level.WARNING
+    monkeypatch.setattr(linux, "is_dumpable", lambda: False)
+    assert machine.check_core_dumps().level is Level.OK
+
+
+def test_files_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.check_memory_files().level is Level.OK
+    monkeypatch.setattr("superswarm.io.memory.PROC", Path("/nowhere"))
+    assert machine.check_memory_files().level is Level.PROBLEM
+
+
+@pytest.mark.parametrize("lockable", [False, True])
+def test_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lockable: bool) -> None:
+    monkeypatch.setattr(linux, "may_lock_everything", lambda: lockable)
+    (tmp_path / "proc").mkdir()
     (tmp_path / "proc/swaps").write_text("Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n")
-    core, swap = machine.check_core_dumps(tmp_path), machine.check_swap(tmp_path)
-    assert (core.level, swap.level) == (Level.WARNING, Level.WARNING)
-    assert "/run/coredump.socket" in core.what
+    swap = machine.check_swap(tmp_path)
+    assert swap.level is Level.WARNING
     assert "/dev/sda2" in swap.what
-    (kernel / "core_pattern").write_text("|/usr/lib/systemd/systemd-coredump %P\n")
+    assert ("memlock" in swap.do) is not lockable
     (tmp_path / "proc/swaps").write_text("Filename Type Size Used Priority\n/dev/zram0 partition 1 0 100\n")
-    assert machine.check_core_dumps(tmp_path).level is Level.OK
     assert machine.check_swap(tmp_path).level is Level.OK
     assert machine.check_swap(tmp_path / "elsewhere").level is Level.WARNING
 

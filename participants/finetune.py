@@ -87,14 +87,16 @@ class Finetuner:
         """Train `adapter` for the job's local steps, as round `round_` (from 1) of the run.
 
         The learning rate follows the schedule over all rounds. The optimiser starts afresh each round: its state
-        belongs to the values that this trainer had, not to the average that it now starts from. Raises NotFinite if
-        the loss or a gradient is not a number; the adapter that was passed in is unharmed.
+        belongs to the values that this trainer had, not to the average that it now starts from. The reported loss is
+        that of the data, without the proximal term. Raises NotFinite if the loss or a gradient is not a number; the
+        adapter that was passed in is unharmed.
         """
         began = time.monotonic()
         self._load(adapter)
         plan, run_steps = self._job.training, self._job.rounds * self._job.training.local_steps
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(parameters, lr=0.0, weight_decay=plan.weight_decay, fused=True)
+        start = [p.detach().clone() for p in parameters] if plan.proximal_mu else []
         batches = round_batches(
             self.train_tokens,
             seed=self._job.seed,
@@ -109,6 +111,8 @@ class Finetuner:
                 optimiser.param_groups[0]["lr"] = rate
                 micro = batches[step * plan.gradient_accumulation : (step + 1) * plan.gradient_accumulation]
                 losses.append(self._backward(micro))
+                if plan.proximal_mu:
+                    _add_proximal_gradient(parameters, start, plan.proximal_mu)
                 norm = torch.nn.utils.clip_grad_norm_(parameters, plan.max_gradient_norm).item()
                 if not math.isfinite(norm):
                     raise NotFinite(f"the gradient of step {step + 1} of round {round_} is not finite")
@@ -260,6 +264,17 @@ def learning_rate(plan: Training, step: int, steps: int) -> float:
             return plan.learning_rate * (1 - done)
         case "cosine":
             return plan.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def _add_proximal_gradient(parameters: list[Any], start: list[torch.Tensor], mu: float) -> None:
+    """FedProx (arXiv:1812.06127): the gradient of μ/2·‖w - w₀‖², w₀ being what the round began from.
+
+    Added in closed form, which is what the term in the loss would give, without a graph over all parameters. Before
+    clipping, since it is part of the gradient that is clipped.
+    """
+    with torch.no_grad():
+        for parameter, began in zip(parameters, start, strict=True):
+            parameter.grad.add_(parameter - began, alpha=mu)
 
 
 def initial_adapter(spec: AdapterSpec, seed: int) -> Adapter:

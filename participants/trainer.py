@@ -43,6 +43,7 @@ from superswarm.crypto.signing import SigningKey
 from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest
 from superswarm.updates.adapter import Adapter, decode_adapter, encode_adapter
 from superswarm.updates.messages import Order, Prepared, Trained, Unlock, Unlocked, broadcast_context
+from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.round import MemberMetrics
 from superswarm.values import Digest, MemberId, Role
 from superswarm.wire import Parcel, party
@@ -93,7 +94,8 @@ class _Held:
 
     run: str
     rounds: int
-    adapter: Adapter = field(repr=False)
+    whole: Adapter = field(repr=False)  # with the server optimiser's state
+    adapter: Adapter = field(repr=False)  # its part that is trained
     digest: Digest
 
 
@@ -301,15 +303,19 @@ class Trainer:
         run = session.attempt.run
         if self._held is None or self._held.run != run:
             adapter = self._learner_for(session).initial()
-            self._held = _Held(run, 0, adapter, Digest.of(encode_adapter(adapter)))
+            whole = self._optimizer(session).start(adapter)
+            self._held = _Held(run, 0, whole, adapter, Digest.of(encode_adapter(whole)))
         return self._held
+
+    def _optimizer(self, session: _Session) -> ServerOptimizer:
+        return ServerOptimizer(self.manifest.manifest.aggregation.optimizer, self._learner_for(session).spec)
 
     def _fetch(self, parcel: Parcel) -> Parcel:
         """Give the aggregator the adapter that its members hold: at the start, and after it was restarted."""
         session = self._live()
         session.channel.open(parcel, "fetch")
         held = self._hold(session)
-        return session.channel.seal("fetched", session.channel.round, b"", encode_adapter(held.adapter))
+        return session.channel.seal("fetched", session.channel.round, b"", encode_adapter(held.whole))
 
     def _work(self, kind: str, parcel: Parcel) -> Parcel:
         session = self._live()
@@ -343,7 +349,9 @@ class Trainer:
             held = self._hold(session)
         else:
             raw = open_broadcast(body, order.content_key, broadcast_context(self.manifest.digest, run, round_))
-            held = _Held(run, round_ - 1, decode_adapter(raw, self._learner_for(session).spec), Digest.of(raw))
+            optimizer = self._optimizer(session)
+            whole = decode_adapter(raw, optimizer.held)
+            held = _Held(run, round_ - 1, whole, optimizer.adapter(whole), Digest.of(raw))
         if held.digest.raw != order.digest:
             raise Mismatch("the adapter held is not the one that this round begins from")
         self._held = held

@@ -93,6 +93,7 @@ class Limits:
     evidence_bytes: int = 1024 * 1024  # a quote with its collateral
     head_bytes: int = 4 * 1024 * 1024  # a parcel's head: handshake messages of the largest cohort
     body_bytes: int = 2 * 1024**3  # a parcel's body: one sealed adapter
+    kept_bytes: int = 64 * 1024**3  # updates of one round that a robust rule keeps
     mail_bytes: int = 256 * 1024  # one sealed letter between members
     mail_count: int = 1024  # letters that wait in one box
     members: int = 1024

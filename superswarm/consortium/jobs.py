@@ -29,6 +29,7 @@ class Training(Clause):
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_gradient_norm: Annotated[float, Field(gt=0)] = 1.0
+    proximal_mu: Annotated[float, Field(ge=0, le=1000)] = 0.0  # FedProx (arXiv:1812.06127): pull to the round's start
     max_length: Annotated[int, Field(ge=8, le=1_048_576)]  # tokens a sequence; longer ones are cut
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the frozen base; the adapter stays float32
 

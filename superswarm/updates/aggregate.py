@@ -1,16 +1,30 @@
-"""Aggregation: what becomes of the members' updates. Memory does not grow with their number."""
+"""Aggregation by means, one update at a time: memory does not grow with the number of members.
+
+`robust` has the rules that must see all updates of a round together, `rule` chooses.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from superswarm.errors import Malformed
 from superswarm.updates.adapter import BLOCK, FLOAT, Adapter, AdapterSpec
 from superswarm.values import LIMITS
 
 HEAVIEST = 2**53  # the last weight below which float64 holds every whole number
+
+
+class Aggregate(Protocol):
+    """What becomes of one round's updates. An update that `add` refuses leaves no trace."""
+
+    def add(self, adapter: Adapter, weight: float) -> None: ...
+
+    def result(self) -> Adapter: ...
 
 
 class StreamingMean:
@@ -29,13 +43,12 @@ class StreamingMean:
         self._sum = np.zeros(spec.parameters)  # (P,), float64
         self._scratch = np.empty(min(BLOCK, spec.parameters))
 
-    def add(self, adapter: Adapter, weight: float) -> None:
-        """Take one update into the sum; nothing changes if it is refused.
+    def add(self, adapter: Adapter, weight: float, *, scale: float = 1.0) -> None:
+        """Take one update, times `scale`, into the sum; nothing changes if it is refused.
 
         Raises WrongShapes, NotFinite, or Malformed for a weight that is not above 0 and at most 2**53.
         """
-        if not (math.isfinite(weight) and 0 < weight <= HEAVIEST):
-            raise Malformed("an update's weight is not above 0 and at most 2**53")
+        require_weight(weight)
         if self.count >= LIMITS.members:
             raise RuntimeError("more updates than a cohort has members")
         self.spec.check(adapter)
@@ -44,7 +57,7 @@ class StreamingMean:
             for low in range(start, stop, BLOCK):
                 high = min(low + BLOCK, stop)
                 scaled = self._scratch[: high - low]
-                np.multiply(values[low - start : high - start], float(weight), out=scaled, dtype=np.float64)
+                np.multiply(values[low - start : high - start], float(weight) * scale, out=scaled, dtype=np.float64)
                 self._sum[low:high] += scaled
         self._weight += weight
         self.count += 1
@@ -56,3 +69,44 @@ class StreamingMean:
         mean = np.empty(self.spec.parameters, FLOAT)  # (P,)
         np.divide(self._sum, self._weight, out=mean, dtype=np.float64, casting="same_kind")
         return self.spec.views(mean)
+
+
+class ClippedMean:
+    """Each update clipped to an L2 norm over all its parameters, then averaged (norm bounding, arXiv:1911.07963).
+
+    Whatever a member sends moves the weighted mean by at most its share of the weight times `max_norm`.
+    """
+
+    def __init__(self, spec: AdapterSpec, max_norm: float) -> None:
+        self._mean = StreamingMean(spec)
+        self._max_norm = max_norm
+
+    def add(self, adapter: Adapter, weight: float) -> None:
+        """Take one update; nothing changes if it is refused, as `StreamingMean.add` says."""
+        self._mean.spec.check(adapter)
+        self._mean.add(adapter, weight, scale=clipping(norm(adapter.values()), self._max_norm))
+
+    def result(self) -> Adapter:
+        return self._mean.result()
+
+
+def require_weight(weight: float) -> None:
+    """Raise Malformed for a weight that is not above 0 and at most 2**53."""
+    if not (math.isfinite(weight) and 0 < weight <= HEAVIEST):
+        raise Malformed("an update's weight is not above 0 and at most 2**53")
+
+
+def norm(arrays: Iterable[NDArray[np.float32]]) -> float:
+    """The L2 norm of all values together, in float64: no float32 is so large that its square overflows."""
+    total = 0.0
+    for array in arrays:
+        flat = array.reshape(-1)
+        for low in range(0, flat.size, BLOCK):
+            block = flat[low : low + BLOCK].astype(np.float64)
+            total += float(block @ block)
+    return math.sqrt(total)
+
+
+def clipping(size: float, most: float) -> float:
+    """What scales a vector of norm `size` to norm `most`, unless it is no longer anyway."""
+    return 1.0 if size <= most else most / size

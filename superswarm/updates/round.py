@@ -11,7 +11,8 @@ from typing import Final, Literal, Self, TypeAlias
 from superswarm.consortium.manifest import Aggregation, Manifest, Metrics
 from superswarm.errors import CohortTooSmall, Malformed, NotFinite, Replay, Unavailable, Untrusted
 from superswarm.updates.adapter import Adapter, AdapterSpec
-from superswarm.updates.aggregate import HEAVIEST, StreamingMean
+from superswarm.updates.aggregate import HEAVIEST
+from superswarm.updates.rule import aggregate_for
 from superswarm.values import MemberId
 from superswarm.wire import pack, unpack
 
@@ -72,7 +73,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundResult:
-    """What a closed round leaves: the next global adapter, and the metrics of those that answered."""
+    """What a closed round leaves: what the rule made of the updates, and the metrics of those that answered."""
 
     round: int
     adapter: Adapter
@@ -82,7 +83,7 @@ class RoundResult:
 class Round:
     """One round: takes one update from each member of the cohort, until its deadline.
 
-    Holds the running mean, never the updates.
+    What it holds of the updates is the rule's affair: the running mean, or all of them.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Round:
         self.cohort = frozenset(cohort)
         self.rule = rule
         self.deadline = opened + rule.round_seconds  # on the clock of `opened`
-        self._mean = StreamingMean(spec)
+        self._aggregate = aggregate_for(rule, spec, len(self.cohort))
         self._metrics: dict[MemberId, MemberMetrics] = {}
         self._lost: set[MemberId] = set()
         self._closed = False
@@ -107,7 +108,7 @@ class Round:
         return self.cohort - self.answered - self._lost
 
     def accept(self, update: Update, *, at: float) -> None:
-        """Take one update into the mean; nothing changes if it is refused."""
+        """Take one update into the aggregate; nothing changes if it is refused."""
         if self._closed:
             raise RuntimeError("accept() after close()")
         # (1) The sender trains in this run.
@@ -123,7 +124,7 @@ class Round:
             raise Unavailable(f"the update of {update.sender} came after the deadline of round {self.number}")
         # (4) Its tensors are the cohort's, and finite.
         weight = update.metrics.examples if self.rule.weighting == "examples" else 1
-        self._mean.add(update.adapter, weight)
+        self._aggregate.add(update.adapter, weight)
         self._metrics[update.sender] = update.metrics
 
     def lose(self, member: MemberId) -> None:
@@ -144,7 +145,7 @@ class Round:
                 f"round {self.number}: {len(self._metrics)} of {len(self.cohort)} members answered, "
                 f"and the manifest asks for {self.rule.minimum_cohort}"
             )
-        return RoundResult(round=self.number, adapter=self._mean.result(), metrics=dict(self._metrics))
+        return RoundResult(round=self.number, adapter=self._aggregate.result(), metrics=dict(self._metrics))
 
 
 Released: TypeAlias = Mapping[str, float | Mapping[str, float]]

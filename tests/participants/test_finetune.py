@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from participants import finetune
 from participants.examples import Example
 from participants.finetune import Finetuner, initial_adapter, learning_rate
 from participants.loading import LoadedBase, load_base
@@ -314,3 +315,45 @@ def test_a_tokenizer_outside_the_folder_is_not_read(tmp_path: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_file": str(outside)}))
     base = load_base(folder, model_digest(folder), device="cpu")
     assert "<evil>" not in base.tokenizer.get_vocab()
+
+
+class TestFedProx:
+    def moved(self, folders: dict[Family, Path], data: Path, mu: float) -> float:
+        tuner = Finetuner(job(proximal_mu=mu), base_of(folders["llama"]), data, data)
+        start = tuner.initial()
+        trained, _ = tuner.train(start, 1)
+        return math.sqrt(sum(float(np.square(trained[name] - start[name]).sum()) for name in start))
+
+    def test_the_update_shrinks_as_mu_grows(self, folders: dict[Family, Path], data: Path) -> None:
+        sizes = [self.moved(folders, data, mu) for mu in (0.0, 1.0, 10.0, 100.0)]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[-1] < 0.6 * sizes[0]
+
+    def test_mu_of_zero_changes_no_bit(
+        self, folders: dict[Family, Path], data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr("participants.finetune._add_proximal_gradient")
+        written = Finetuner(job(proximal_mu=0.0), base_of(folders["llama"]), data, data)
+        silent = Finetuner(job(), base_of(folders["llama"]), data, data)
+        first, _ = written.train(written.initial(), 1)
+        second, _ = silent.train(silent.initial(), 1)
+        assert same(first, second)
+
+    def test_its_gradient_is_that_of_the_term_in_the_loss(self, tuner: Finetuner) -> None:
+        mu, batch = 0.3, tuner.train_tokens[:4]
+        tuner._load(tuner.initial())
+        parameters = [p for p in tuner._model.parameters() if p.requires_grad]
+        start = [torch.full_like(p, 0.01) for p in parameters]
+        term = mu / 2 * sum((p - s).square().sum() for p, s in zip(parameters, start, strict=True))
+        tuner._backward([batch])
+        plain = [p.grad.clone() for p in parameters]
+        wanted = torch.autograd.grad(term, parameters)
+        finetune._add_proximal_gradient(parameters, start, mu)
+        for p, before, extra in zip(parameters, plain, wanted, strict=True):
+            torch.testing.assert_close(p.grad, before + extra)
+
+    def test_it_is_no_part_of_the_reported_loss(self, folders: dict[Family, Path], data: Path) -> None:
+        plan: dict[str, Any] = {"local_steps": 1}
+        near = Finetuner(job(**plan), base_of(folders["llama"]), data, data)
+        far = Finetuner(job(proximal_mu=1000.0, **plan), base_of(folders["llama"]), data, data)
+        assert near.train(near.initial(), 1)[1].loss == far.train(far.initial(), 1)[1].loss

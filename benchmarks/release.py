@@ -2,10 +2,10 @@
 
     python -m benchmarks.release [RELEASES]
 
-Each release is a challenge and a request of a fresh session of one member's trainer: the broker verifies and appraises
-evidence, checks vouch and grant, writes its log to disk, and seals the key. Measured are processor seconds and elapsed
-seconds of these two calls, in the same process and over gRPC with mutual TLS on loopback; what the trainer does between
-them, such as making its evidence, is not. Evidence is simulated, in the TDX form and with the verifier of real evidence.
+Each release is a challenge and a request of a fresh session of one member's trainer: the broker verifies and
+appraises evidence, checks vouch and grant, writes its log to disk, and seals the key. Measured are processor seconds
+and elapsed seconds of these two calls, in one process and over gRPC (mutual TLS, loopback); what the trainer does
+between them is not. Evidence is simulated: in the form of TDX, and through the verifier of real evidence.
 """
 
 from __future__ import annotations

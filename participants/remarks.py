@@ -10,7 +10,7 @@ from superswarm.values import SIMULATED_WARNING
 
 def tolerated(manifest: Manifest) -> list[str]:
     """Every weakness that the manifest knowingly accepts, worst first."""
-    return [*_attestation(manifest), *_handling(manifest), *_power(manifest)]
+    return [*_attestation(manifest), *_handling(manifest), *_steering(manifest), *_power(manifest)]
 
 
 def _attestation(m: Manifest) -> Iterable[str]:
@@ -72,6 +72,34 @@ def _handling(m: Manifest) -> Iterable[str]:
         yield f"{', '.join(m.metrics.release)} of single members are shown to {' and '.join(m.metrics.to)}"
     if "operator" in m.metrics.to:
         yield "the operator sees metrics"
+
+
+def _steering(m: Manifest) -> Iterable[str]:
+    """What a member can do to the result by what it sends, and what the rule shows of single members."""
+    rule = m.aggregation
+    smallest = rule.minimum_cohort
+    if len(m.trainers) < 2:
+        return
+    match rule.rule:
+        case "fedavg":
+            yield "rule is fedavg: one member with bad data, or a broken TEE, can make the adapter what it likes"
+        case "norm-bound":
+            bound = rule.max_norm or f"{rule.max_norm_ratio} times the median norm"
+            yield (
+                "rule is norm-bound: wherever it likes, a member can pull each round's result by "
+                f"its share of the weight times {bound}"
+            )
+            if rule.weighting == "examples":
+                yield "weighting is examples: that share grows with the examples a member brings"
+        case robust:
+            yield (
+                f"rule is {robust}: {rule.tolerates} of a round's {smallest} members may send anything, and "
+                f"{rule.tolerates + 1} together can steer the result"
+            )
+    if rule.rule == "median":
+        yield "rule is median: each value of a round's result is one member's own, or the mean of two"
+    if rule.rule == "multi-krum" and (rule.selected or 0) <= 2:
+        yield f"selected is {rule.selected}: a round's result is the mean of as many members' updates, which all see"
 
 
 def _power(m: Manifest) -> Iterable[str]:

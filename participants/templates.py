@@ -167,6 +167,7 @@ schedule = "constant"  # or "linear", "cosine": over all rounds
 warmup_steps = 0
 weight_decay = 0.0
 max_gradient_norm = 1.0
+proximal_mu = 0.0  # above: FedProx (arXiv:1812.06127), which holds training near the adapter that a round began from
 max_length = 256  # tokens; longer examples are cut
 precision = "auto"  # of the frozen base model: bfloat16 where the hardware has it
 
@@ -179,10 +180,18 @@ AGGREGATION = """
 # --- Aggregation -------------------------------------------------------------------------------------------------
 
 [aggregation]
-rule = "fedavg"  # the weighted mean of the members' adapters (arXiv:1602.05629)
+# "fedavg" is the weighted mean of the members' updates (arXiv:1602.05629): one bad member can spoil it. What resists
+# (docs/aggregation.md says which, when): "norm-bound" with max_norm, or max_norm_ratio; and with weighting = "equal"
+# "median", "trimmed-mean" with byzantine (how many members may send anything), "multi-krum" with byzantine, selected.
+rule = "fedavg"
 weighting = "examples"  # by number of examples; or "equal"
 minimum_cohort = {cohort}  # members whose updates a round needs: in a smaller one, each update shows more
 round_seconds = 3600  # then a round closes with those that answered, if they are enough
+# Without the next table the mean update is added to the adapter. With it, the server steps by what it has seen before.
+# [aggregation.optimizer]
+# kind = "fedavgm"  # learning_rate, momentum; so does "nesterov" (DiLoCo); "fedadam", "fedyogi": learning_rate, beta1,
+# learning_rate = 1.0  # beta2, tau
+# momentum = 0.9
 """
 
 PROTECTION = """

@@ -41,7 +41,7 @@ from superswarm.crypto.channel import SECRET_BYTES, Channel, open_broadcast
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest
-from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
+from superswarm.updates.adapter import Adapter, decode_adapter, encode_adapter
 from superswarm.updates.messages import Order, Prepared, Trained, Unlock, Unlocked, broadcast_context
 from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.round import MemberMetrics
@@ -302,14 +302,13 @@ class Trainer:
         """The newest global adapter of this run; the initial one where the run is new."""
         run = session.attempt.run
         if self._held is None or self._held.run != run:
-            learner = self._learner_for(session)
-            adapter = learner.initial()
-            whole = self._optimizer(learner.spec).start(adapter)
+            adapter = self._learner_for(session).initial()
+            whole = self._optimizer(session).start(adapter)
             self._held = _Held(run, 0, whole, adapter, Digest.of(encode_adapter(whole)))
         return self._held
 
-    def _optimizer(self, spec: AdapterSpec) -> ServerOptimizer:
-        return ServerOptimizer(self.manifest.manifest.aggregation.optimizer, spec)
+    def _optimizer(self, session: _Session) -> ServerOptimizer:
+        return ServerOptimizer(self.manifest.manifest.aggregation.optimizer, self._learner_for(session).spec)
 
     def _fetch(self, parcel: Parcel) -> Parcel:
         """Give the aggregator the adapter that its members hold: at the start, and after it was restarted."""
@@ -350,7 +349,7 @@ class Trainer:
             held = self._hold(session)
         else:
             raw = open_broadcast(body, order.content_key, broadcast_context(self.manifest.digest, run, round_))
-            optimizer = self._optimizer(self._learner_for(session).spec)
+            optimizer = self._optimizer(session)
             whole = decode_adapter(raw, optimizer.held)
             held = _Held(run, round_ - 1, whole, optimizer.adapter(whole), Digest.of(raw))
         if held.digest.raw != order.digest:

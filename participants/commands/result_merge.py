@@ -11,12 +11,12 @@ import typer
 from participants.commands import common
 from participants.commands.common import KeysFile, PassphraseFile, remark, say
 from participants.models import Snapshot, locate, model_digest, snapshot, unsealed
-from superswarm.assets.key import PURPOSE, AssetKey
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.manifest import Asset, Job
 from superswarm.errors import Misconfigured, Mismatch, NotOwner, OtherRecipient
 from superswarm.io.files import read_bytes
-from superswarm.io.keystore import MemberKeys, load_keys, open_file, read_passphrase
+from superswarm.io.keystore import MemberKeys, load_keys, read_passphrase
+from superswarm.io.sealing import load_asset_key
 from superswarm.updates.card import CONFIG, adapter_config, base_model
 from superswarm.values import LIMITS, Digest
 
@@ -80,7 +80,7 @@ def _sealed(base: Asset, file: str, key_file: Path, passphrase: str) -> Abstract
     """The base model from its sealed file, decrypted into memory."""
     from participants.unsealing import unseal_into
 
-    key = AssetKey.parse(open_file(key_file, passphrase, purpose=PURPOSE))
+    key = load_asset_key(key_file, passphrase)
     return unsealed(lambda _, files: unseal_into(files, base, file, key.key), Digest.parse(base.digest))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from superswarm.consortium.aggregation import SETTINGS
 from superswarm.consortium.approval import ApprovedManifest
-from superswarm.consortium.manifest import Asset, Job, Manifest
+from superswarm.consortium.manifest import Aggregation, Asset, Job, Manifest
 from superswarm.updates.adapter import AdapterSpec
 from superswarm.values import SIMULATED_WARNING, Digest
 
@@ -64,7 +65,7 @@ with each of them.
 | Run | `{run}` of the job `{job.name}`, {rounds} of {job.rounds} rounds |
 | Base model | {_plain(base.source)}, `{base.digest}` |
 | LoRA | rank {job.lora.rank}, alpha {job.lora.alpha:g}, on {_plain(", ".join(job.lora.target_modules))} |
-| Aggregation | {agreed.aggregation.rule}, weighted by {agreed.aggregation.weighting} |
+| Aggregation | {_aggregation(agreed.aggregation)} |
 | Privacy | {agreed.privacy.mechanism} |
 | Values | {spec.parameters:,} float32, `{weights}` |
 
@@ -77,6 +78,13 @@ model = PeftModel.from_pretrained(base_model, "this folder")
 ```
 """
     return text.encode()
+
+
+def _aggregation(clause: Aggregation) -> str:
+    given = [(name, getattr(clause, name)) for name in SETTINGS]
+    settings = "".join(f", {name} = {value:g}" for name, value in given if value is not None)
+    server = f", {clause.optimizer.kind} at the server" if clause.optimizer is not None else ""
+    return _plain(f"{clause.rule}{settings}, weighting = {clause.weighting}{server}")
 
 
 def base_model(manifest: Manifest, job: Job) -> Asset:

@@ -149,8 +149,34 @@ def test_toml_and_back(name: str, source: str, alpha: float, seed: int) -> None:
     data = manifest_data(name=name)
     data["assets"][0]["source"] = source
     data["jobs"][0] |= {"seed": seed, "lora": data["jobs"][0]["lora"] | {"alpha": alpha}}
+    data["aggregation"]["optimizer"] = {"kind": "fedadam", "learning_rate": alpha / 65_536, "tau": 0.001}
     original = Manifest.from_data(data)
     assert Manifest.from_toml(drafting.to_toml(original.to_data())) == original
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rule": "median"}, ["1 of a round's 4 members may send anything, and 2 together", "one member's own"]),
+        ({"rule": "trimmed-mean", "byzantine": 1}, ["1 of a round's 4 members"]),
+        (
+            {"rule": "multi-krum", "byzantine": 1, "selected": 1, "minimum_cohort": 5},
+            ["selected is 1", "of a round's 5"],
+        ),
+        ({"rule": "norm-bound", "max_norm": 2.5}, ["its share of the weight times 2.5"]),
+        (
+            {"rule": "norm-bound", "max_norm_ratio": 2.0, "weighting": "examples"},
+            ["2.0 times the median norm", "that share grows with the examples"],
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_rule_tolerates_is_said(settings: dict[str, Any], said: list[str]) -> None:
+    members = [member(f"m{i}", "data") for i in range(5)]
+    clause = {"weighting": "equal", "minimum_cohort": 4, "round_seconds": 60}
+    text = "\n".join(tolerated(manifest(*members, aggregation=clause | settings)))
+    assert all(words in text for words in said)
+    assert "fedavg" not in text
 
 
 def test_what_is_tolerated_is_said() -> None:
@@ -162,6 +188,7 @@ def test_what_is_tolerated_is_said() -> None:
     leaky = manifest(metrics={"release": ["examples"], "granularity": "member", "to": ["operator"]})
     assert "examples of single members are shown to operator" in "\n".join(tolerated(leaky))
     assert "operator sees" not in plain
+    assert "rule is fedavg: one member" in plain
     real = "\n".join(tolerated(drafting.read_toml(filled("duo", "real"))))
     assert "the trainer's policy says tdx.platforms = any" in real
     assert "SIMULATED" not in real

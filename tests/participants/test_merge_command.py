@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,6 @@ from participants.merging import merge as merge_files
 from participants.models import model_digest, model_files, snapshot
 from superswarm import cli
 from superswarm.assets.key import PURPOSE, AssetKey
-from superswarm.assets.seal import Sealing, seal
-from superswarm.bundle import File
 from superswarm.consortium.approval import approve, chain_to_bytes
 from superswarm.consortium.manifest import Job, Manifest
 from superswarm.crypto import passphrase as sealing
@@ -29,6 +26,7 @@ from superswarm.updates.adapter import AdapterSpec, encode_adapter
 from superswarm.updates.card import CONFIG, WEIGHTS, adapter_config
 from superswarm.values import MemberId
 from tests import consortia
+from tests.sealed import sealed_asset
 from tests.tiny import TARGETS, Family, tiny_model
 
 PASSPHRASE = "correct horse battery staple"
@@ -153,19 +151,15 @@ def test_an_owner_knows_its_own_sealed_base(
 
 
 @pytest.fixture(scope="module")
-def sealed(base: Path) -> tuple[io.BytesIO, AssetKey]:
-    files = [File.of(name, [path.read_bytes()]) for name, path in sorted(model_files(base).files)]
-    sealing = Sealing.new(
-        [(file.name, file.size) for file in files], kind="model", owner="alice", version="1", demo=True
-    )
-    dst = io.BytesIO()
-    return dst, seal(files, sealing, dst)
+def sealed(base: Path) -> tuple[bytes, AssetKey]:
+    contents = {name: path.read_bytes() for name, path in model_files(base).files}
+    return sealed_asset(contents, kind="model", owner="alice")
 
 
 def test_a_sealed_base_is_compared_with_the_manifest(
-    sealed: tuple[io.BytesIO, AssetKey], base: Path, found: Callable[..., Manifest]
+    sealed: tuple[bytes, AssetKey], base: Path, found: Callable[..., Manifest]
 ) -> None:
-    raw, key = sealed[0].getvalue(), sealed[1]
+    raw, key = sealed
     release = {"members": ["bob", "carol"], "not_after": "2030-01-01", "times": 3}
     asset = {"name": "base", "kind": "model", "owner": "alice", "digest": str(key.digest), "source": "b"}
     found(assets=[asset | {"release": release}])

@@ -19,8 +19,7 @@ from participants.loading import load_base
 from participants.models import model_files
 from superswarm.consortium.manifest import Job
 from superswarm.errors import NotFinite
-from superswarm.io.files import explained, read_bytes
-from superswarm.io.results import new_folder
+from superswarm.io.files import explained, new_folder, read_bytes
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter
 from superswarm.updates.card import WEIGHTS
 from superswarm.values import LIMITS, Digest

@@ -58,8 +58,8 @@ HUB_ID = re.compile(
 )
 
 
-Unseal: TypeAlias = Callable[[Digest, MemoryFiles], object]
-"""Decrypts a sealed asset's files into memory. Raises unless the sealed file has the digest that it is given."""
+Fill: TypeAlias = Callable[[MemoryFiles], Digest]
+"""Decrypts a sealed model's files into memory, and returns the digest of the sealed file that it compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +172,20 @@ def snapshot(path: Path, expected: Digest) -> Iterator[Snapshot]:
 
 
 @contextmanager
-def unsealed(unseal: Unseal, expected: Digest) -> Iterator[Snapshot]:
+def unsealed(fill: Fill, expected: Digest) -> Iterator[Snapshot]:
     """Have a sealed base model decrypted into memory, and hold it while the block runs.
 
-    Raises what `unseal` raises, and UnsafeModel or Malformed before anything of the model is loaded.
+    Raises what `fill` raises, WrongModel for another sealed file than the approved one, and UnsafeModel or Malformed
+    before anything of the model is loaded.
     """
     with MemoryFiles() as files:
-        # (1) The plaintext comes from the sealed file that the consortium approved, or this raises.
-        unseal(expected, files)
+        # (1) The plaintext comes from the sealed file that the consortium approved.
+        digest = fill(files)
+        if digest != expected:
+            raise WrongModel(f"the sealed base model's digest is {digest}, the manifest names {expected}")
         # (2) That its owner sealed it makes it no safer: none of the files can run code, only covered ones load, and
         # nothing in them asks for code or files from elsewhere.
-        yield _safe(files, expected)
+        yield _safe(files, digest)
 
 
 def _safe(files: MemoryFiles, digest: Digest) -> Snapshot:

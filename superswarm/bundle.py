@@ -62,7 +62,7 @@ def pack_files(files: Sequence[File]) -> Iterator[Piece]:
 
 def unpack_files(
     chunks: Iterable[bytes], what: str, check: Callable[[list[Entry]], None], *, padded: bool = False
-) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+) -> Iterator[tuple[str, int, Iterator[Piece]]]:
     """Invert `pack_files` in constant memory: each file's name and size, and its content piece by piece.
 
     After the last file nothing follows, or, if `padded`, zeros. Raises what `check` raises for the index, and
@@ -100,7 +100,7 @@ class _Plain:
         self._what = what
         self._left = memoryview(b"")
 
-    def take(self, size: int) -> Iterator[bytes]:
+    def take(self, size: int) -> Iterator[memoryview]:
         """The next `size` bytes, in pieces."""
         while size:
             if not self._more():
@@ -108,7 +108,7 @@ class _Plain:
             piece = self._left[:size]
             self._left = self._left[len(piece) :]
             size -= len(piece)
-            yield bytes(piece)
+            yield piece
 
     def rest(self) -> Iterator[bytes]:
         """What is left; reads, and so authenticates, up to the stream's end."""

@@ -24,6 +24,7 @@ with atheris.instrument_imports(include=["superswarm"]):
     from superswarm.attestation.nvidia.rim import read_manifest
     from superswarm.attestation.nvidia.spdm import parse_report as parse_spdm
     from superswarm.attestation.nvidia.xml import parse_xml
+    from superswarm.attestation.serving import ServerChallenge, ServerRequest
     from superswarm.attestation.snp.report import parse_report as parse_snp
     from superswarm.attestation.snp.table import parse_table
     from superswarm.attestation.tdx.ccel import parse_ccel
@@ -39,6 +40,7 @@ with atheris.instrument_imports(include=["superswarm"]):
     from superswarm.crypto.letter import Letter
     from superswarm.errors import Error
     from superswarm.updates.adapter import AdapterSpec
+    from superswarm.updates.approvals import SignedApproval
     from superswarm.updates.container import ResultHeader
     from superswarm.updates.round import MemberMetrics
     from superswarm.wire import Header, unpack_list
@@ -61,6 +63,9 @@ PARSERS: dict[str, Parser] = {
     "adapter-spec": AdapterSpec.parse,
     "metrics": MemberMetrics.parse,
     "result": ResultHeader.parse,
+    "approval": SignedApproval.parse,
+    "server-request": ServerRequest.parse,
+    "server-challenge": ServerChallenge.parse,
     "chain": load_chain,
     "crl": load_crl,
     "snp": parse_snp,

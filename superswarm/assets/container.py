@@ -5,7 +5,7 @@
 
 What anybody can read: kind, owner, version, whether it is a demo, a random id, and about how large it is. Names and
 number of files are inside. The exact size would tell which public dataset or model it might be, so zeros bring it up
-to the next size of a coarse scale, Padmé (Nikitin et al., PoPETS 2019/4): at most 3.2 % more, 16 or 32 sizes between
+to the next size of a coarse scale, Padmé (Nikitin et al., PoPETS 2019/4): at most 3.2 % more, 32 or 64 sizes between
 a power of two and the next. Everything under 1 MiB looks alike.
 
 The digest that a manifest names is over ciphertext alone, for a digest of plaintext confirms every guess at it. It

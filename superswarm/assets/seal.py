@@ -51,8 +51,8 @@ class Journal(Protocol):
         ...
 
 
-class NoJournal:
-    """For a sealing that is never gone on with: its key is lost with it."""
+class _Once:
+    """The journal of a sealing that cannot be gone on with, since its key is lost when it is interrupted."""
 
     def recall(self, index: int) -> bytes | None:
         return None
@@ -102,9 +102,19 @@ class Sealing:
         return sealing
 
 
-def seal(files: Sequence[File], sealing: Sealing, dst: BinaryIO, journal: Journal | None = None) -> AssetKey:
+def seal_once(
+    files: Sequence[File], dst: BinaryIO, *, kind: Kind, owner: str, version: str, demo: bool = False
+) -> AssetKey:
+    """Seal `files`, sorted by name, to `dst` under a fresh key. If it is interrupted, it can only start over."""
+    entries = [(file.name, file.size) for file in files]
+    sealing = Sealing.new(entries, kind=kind, owner=owner, version=version, demo=demo)
+    return seal(files, sealing, dst, _Once())
+
+
+def seal(files: Sequence[File], sealing: Sealing, dst: BinaryIO, journal: Journal) -> AssetKey:
     """Seal `files`, sorted by name, to `dst`, and return the asset's key with the digest for the manifest.
 
+    `journal` is the one that this sealing had from its beginning: another one lets a nonce be used twice.
     `dst` takes the whole sealed file from its first byte on. Raises SourceChanged where a chunk is not the one that
     the journal has for its index, Mismatch where a file is not as long as it was said to be, and what reading the
     files and writing to `dst` raise. Until it returns, what `dst` has got is only a beginning.
@@ -114,7 +124,7 @@ def seal(files: Sequence[File], sealing: Sealing, dst: BinaryIO, journal: Journa
         raise SourceChanged("what is to be sealed has another size than its sealing began with")
     dst.write(head.to_bytes())
     with hashers() as pool:
-        for leaf, sealed in _journalled(_sealed(files, sealing, pool), journal or NoJournal()):
+        for leaf, sealed in _journalled(_sealed(files, sealing, pool), journal):
             tree.add(leaf)
             dst.write(sealed)
     return AssetKey(header=head.header, digest=head.digest(tree.root()), key=sealing.key)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from superswarm.consortium.aggregation import aggregation_faults
 from superswarm.consortium.assets import asset_faults
 from superswarm.consortium.parties import Coordinator, Member
+from superswarm.consortium.protection import protection_faults
 from superswarm.consortium.workloads import Platform, Workload
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def faults_of(m: Manifest) -> Iterable[str]:
     if m.aggregation.minimum_cohort > len(m.trainers):
         yield f"aggregation.minimum_cohort is over the {len(m.trainers)} members that contribute data"
     yield from aggregation_faults(m.aggregation)
+    yield from protection_faults(m)
     yield from _quorum_faults(m)
     yield from _platform_faults(m)
 

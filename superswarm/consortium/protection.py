@@ -1,11 +1,93 @@
-"""How much of a single update the aggregator's TEE sees."""
+"""How much of a single update the aggregator's TEE sees, and what a mode that hides it must be told."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from superswarm.consortium.clause import Clause
+from pydantic import Field
+
+from superswarm.consortium.clause import Clause, Count
+from superswarm.values import LIMITS
+
+if TYPE_CHECKING:
+    from superswarm.consortium.manifest import Manifest
+
+
+class Encoding(Clause):
+    """How updates become integers, whose sum is exact (`superswarm.updates.secure.ring`)."""
+
+    payload_bits: Annotated[int, Field(ge=8, le=20)] = 12  # a member's value has at least so many; the rest is room
+    clip_norm: Annotated[float, Field(gt=0, le=1e9)]  # an update's largest L2 norm; a longer one is shrunk to it
+    max_weight: Annotated[int, Field(ge=1, le=2**40)] = 1  # examples of the largest member; more is refused
+
+
+class Masking(Clause):
+    """Secure aggregation by double masking (Bonawitz et al., CCS 2017; docs/secure-sums.md)."""
+
+    threshold: Count  # t: members that must agree on who is in a sum, and whose shares recover a seed
+    colluders: Annotated[
+        int, Field(ge=0, le=LIMITS.members)
+    ]  # c: members that may pool what they know with the relay
+    dropouts: Annotated[int, Field(ge=0, le=LIMITS.members)]  # d: members that may vanish in a round, at any step
 
 
 class Protection(Clause):
-    mode: Literal["attested"]
+    """`attested`: the aggregator's TEE sees single updates. `masked`: it sees their sum only."""
+
+    mode: Literal["attested", "masked"]
+    encoding: Encoding | None = None
+    masking: Masking | None = None
+
+
+def protection_faults(m: Manifest) -> Iterable[str]:
+    """What the mode of protection cannot do that the rest of the manifest asks for, and what to choose instead."""
+    protection = m.protection
+    hides = protection.mode != "attested"
+    if hides != (protection.encoding is not None):
+        yield f"protection.encoding {'is missing' if hides else 'is only for modes that sum integers'}"
+    if (protection.mode == "masked") != (protection.masking is not None):
+        yield "protection.masking goes with the mode masked, and with no other"
+    if hides:
+        yield from _hiding_faults(m)
+    if protection.masking is not None:
+        yield from _masking_faults(m, protection.masking)
+
+
+def _hiding_faults(m: Manifest) -> Iterable[str]:
+    mode, encoding = m.protection.mode, m.protection.encoding
+    if len(m.trainers) < 2:
+        yield (
+            f"protection.mode is {mode}, which hides nothing where one member brings all the data: the sum is its "
+            "update; choose attested"
+        )
+    if not m.aggregation.linear:
+        yield f"the rule {m.aggregation.rule} needs single updates, which the mode {mode} hides: choose attested"
+    if encoding is not None and m.aggregation.weighting == "equal" and encoding.max_weight != 1:
+        yield "protection.encoding.max_weight is for weighting by examples; with equal weights it is 1"
+    if m.aggregation.minimum_cohort < 2:
+        yield f"aggregation.minimum_cohort is 1, and a sum of one update hides nothing under {mode}: 2 or more"
+
+
+def _masking_faults(m: Manifest, masking: Masking) -> Iterable[str]:
+    n, t, c, d = len(m.trainers), masking.threshold, masking.colluders, masking.dropouts
+    least = m.aggregation.minimum_cohort
+    if n < c + 2:
+        yield (
+            f"protection.masking.colluders is {c} of {n} members that contribute data: fewer than two others are "
+            "left to hide behind each other; lower it, or choose attested"
+        )
+    if 2 * t <= n + c:
+        yield (
+            f"protection.masking.threshold is {t}: with {n} members and {c} colluders two sets of survivors could "
+            f"both be agreed on; it must be at least {(n + c) // 2 + 1}"
+        )
+    if t > n:
+        yield f"protection.masking.threshold is {t}, and only {n} members contribute data"
+    elif d > n - t:
+        yield f"protection.masking.dropouts is {d}: with a threshold of {t} of {n} no more than {n - t} may vanish"
+    if not t <= least <= n - d and t <= n - d:
+        yield (
+            f"aggregation.minimum_cohort is {least}: with this masking it is from {t}, the threshold, to {n - d}, "
+            "what is left when all tolerated dropouts vanish"
+        )

@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +54,19 @@ def make_folder(path: Path) -> None:
     """Make a folder for its owner only, with its parents; one that is there is left as it is."""
     with explained(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+@contextmanager
+def new_folder(dst: Path) -> Iterator[Path]:
+    """A temporary folder beside `dst` that becomes `dst` if the block ends well, and vanishes otherwise."""
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{dst.name}.", dir=dst.parent))
+    try:
+        yield folder
+        folder.rename(dst)
+        sync_folder(dst.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # after a rename there is nothing
 
 
 def _link(draft: Path, path: Path) -> None:

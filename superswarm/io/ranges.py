@@ -6,19 +6,18 @@ elsewhere; the credentials in an address are sent to its own host alone.
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, cast
+from typing import BinaryIO, Final, cast
 
 import httpx
 
 from superswarm import __version__
 from superswarm.errors import Malformed, Misconfigured, Mismatch, Unavailable
-from superswarm.io.sources import BUFFER, printable
+from superswarm.io.sources import Reader, printable
 
 SECONDS: Final = 30.0  # without a byte
 REDIRECTS: Final = 5
@@ -55,7 +54,7 @@ class HttpSource:
         self.size, self.tag = self._find()
 
     def open(self, offset: int = 0) -> BinaryIO:
-        return cast("BinaryIO", io.BufferedReader(_Body(self, offset), BUFFER))
+        return cast("BinaryIO", _Body(self, offset))
 
     def _find(self) -> tuple[int, str | None]:
         attempts = _Attempts(self.name, self.sleep)
@@ -81,27 +80,18 @@ class _Attempts:
         self._sleep(PAUSE_SECONDS * 2 ** (self._count - 1))
 
 
-class _Body(io.RawIOBase):
+class _Body(Reader):
     """Reads from one connection, and from the next where that breaks."""
 
     def __init__(self, source: HttpSource, offset: int) -> None:
         self._source, self._at = source, offset
         self._pieces = self._read()
-        self._left = memoryview(b"")
+        self._left = b""
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._left = memoryview(piece)
-        taken = self._left[: len(buffer)]
-        buffer[: len(taken)] = taken
-        self._left = self._left[len(taken) :]
-        return len(taken)
+    def fetch(self, size: int) -> bytes:
+        data = self._left or next(self._pieces, b"")
+        self._left = data[size:]
+        return data[:size]
 
     def close(self) -> None:
         self._pieces.close()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +12,7 @@ from typing import BinaryIO
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import Error, Misconfigured, Mismatch
-from superswarm.io.files import explained, read_bytes, sync_folder, write_bytes
+from superswarm.io.files import explained, new_folder, read_bytes, write_bytes
 from superswarm.updates.container import ResultHeader, check_signature, read_head
 from superswarm.updates.publish import OpenedResult, open_container
 from superswarm.values import LIMITS, MemberId
@@ -119,16 +116,3 @@ def write_opened(path: Path, dst: Path, opener: Callable[[BinaryIO], OpenedResul
                     file.flush()
                     os.fsync(file.fileno())
     return opened.header
-
-
-@contextmanager
-def new_folder(dst: Path) -> Iterator[Path]:
-    """A temporary folder beside `dst` that becomes `dst` if the block ends well, and vanishes otherwise."""
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{dst.name}.", dir=dst.parent))
-    try:
-        yield folder
-        folder.rename(dst)
-        sync_folder(dst.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # after a rename there is nothing

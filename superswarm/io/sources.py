@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from superswarm.errors import Environment, Error, Malformed, Misconfigured, TooL
 from superswarm.io.files import explained
 
 SCHEME: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)(?:://|::)", re.IGNORECASE)
-BUFFER: Final = 1 << 20  # bytes read ahead
+BUFFER: Final = 1 << 20  # bytes
 
 
 class Source(Protocol):
@@ -37,7 +38,10 @@ class Source(Protocol):
         ...
 
     def open(self, offset: int = 0) -> BinaryIO:
-        """Read from `offset` to the end; close it when done. Reading raises our errors, like opening."""
+        """Read from `offset` to the end; close it when done. Reading raises our errors, like opening.
+
+        One `read` may give less than was asked for before the end: see `read_up_to` of superswarm.crypto.stream.
+        """
         ...
 
 
@@ -68,6 +72,28 @@ def printable(location: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
+class Reader(io.RawIOBase, ABC):
+    """What `Source.open` gives: as a file is unbuffered, one `read` may give less than was asked for."""
+
+    @abstractmethod
+    def fetch(self, size: int) -> bytes:
+        """The next 1 to `size` bytes, or none at the end."""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self.readall() if size is None or size < 0 else self.fetch(size)
+
+    def readall(self) -> bytes:
+        return b"".join(iter(lambda: self.fetch(BUFFER), b""))
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.fetch(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class LocalSource:
     """A regular file."""
 
@@ -85,21 +111,16 @@ class LocalSource:
         with explained(self._path):
             file = self._path.open("rb", buffering=0)
             file.seek(offset)
-        return cast("BinaryIO", io.BufferedReader(_Explained(file, self._path), BUFFER))
+        return cast("BinaryIO", _LocalReader(file, self._path))
 
 
-class _Explained(io.RawIOBase):
-    """A file whose failures are told in our words."""
-
+class _LocalReader(Reader):
     def __init__(self, file: io.FileIO, path: Path) -> None:
         self._file, self._path = file, path
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def fetch(self, size: int) -> bytes:
         with explained(self._path):
-            return self._file.readinto(buffer) or 0
+            return self._file.read(size)
 
     def close(self) -> None:
         self._file.close()
@@ -131,23 +152,16 @@ class FsspecSource:
         with _foreign(self.name):
             file = self._system.open(self._path, "rb", block_size=4 * BUFFER, cache_type="readahead")
             file.seek(offset)
-        return cast("BinaryIO", io.BufferedReader(_Foreign(file, self.name), BUFFER))
+        return cast("BinaryIO", _FsspecReader(file, self.name))
 
 
-class _Foreign(io.RawIOBase):
-    """A file of fsspec's, whose failures are told in our words."""
-
+class _FsspecReader(Reader):
     def __init__(self, file: Any, name: str) -> None:
         self._file, self._name = file, name
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
+    def fetch(self, size: int) -> bytes:
         with _foreign(self._name):
-            data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+            return bytes(self._file.read(size))
 
     def close(self) -> None:
         with _foreign(self._name):

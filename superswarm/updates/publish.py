@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from superswarm.bundle import Entry, File, pack_files, unpack_files
+from superswarm.bundle import Entry, File, Piece, pack_files, unpack_files
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.manifest import Job, Manifest
 from superswarm.crypto.hpke import KemKey
@@ -131,7 +131,7 @@ class OpenedResult:
     """
 
     header: ResultHeader
-    files: Iterator[tuple[str, int, Iterator[bytes]]]
+    files: Iterator[tuple[str, int, Iterator[Piece]]]
 
 
 def open_container(

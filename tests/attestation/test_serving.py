@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,8 +35,11 @@ from superswarm.errors import (
     Malformed,
     NotVouched,
     OtherManifest,
+    OtherResult,
     UnapprovedMeasurement,
 )
+from superswarm.updates.publish import publish
+from superswarm.updates.release import HeldShare, hold_share, server_recipient
 from superswarm.values import MemberId, Role
 from tests import consortia
 from tests.simulator import CODE, NOW, authority, tee
@@ -225,6 +230,30 @@ def test_a_servers_evidence_is_no_trainers_and_the_other_way_round() -> None:
     for changed in (trains, binding, replace(binding, member=None)):
         with pytest.raises(BindingMismatch):
             appraise_server(report, MANIFEST, changed)
+
+
+def held(manifest: ApprovedManifest, run: str) -> HeldShare:
+    """Alice's share of a result of this run."""
+    signer = consortia.signing_key("aggregator session")
+    job = manifest.manifest.jobs[0]
+    raw = publish({"w": np.ones(2, np.float32)}, manifest=manifest, job=job, run=run, rounds=1, signer=signer)
+    return hold_share(
+        io.BytesIO(raw), manifest, MemberId("alice"), consortia.kem_key("alice"), expected_signer=signer.public
+    )
+
+
+def test_a_server_gets_a_share_of_its_runs_result_under_its_manifest_only() -> None:
+    server, alice = judged(vouched(asked())), consortia.signing_key("alice")
+    to = server_recipient(MANIFEST, server)
+    approval = held(MANIFEST, "run-1").approve(to, alice, entry=MANIFEST.digest, at=NOW).approval
+    assert (approval.recipient, approval.server) == ("carol", str(KEYS.digest))
+    with pytest.raises(OtherResult, match="asks for the result of run-1, not of run-2"):
+        held(MANIFEST, "run-2").approve(to, alice, entry=MANIFEST.digest, at=NOW)
+    other = consortium(name="Another")
+    with pytest.raises(OtherManifest):
+        server_recipient(other, server)
+    with pytest.raises(OtherManifest):
+        held(other, "run-1").approve(to, alice, entry=MANIFEST.digest, at=NOW)
 
 
 def test_a_request_travels_as_it_is() -> None:

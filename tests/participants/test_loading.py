@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from participants.loading import LoadedBase, load_base, load_snapshot
-from participants.models import Unseal, model_digest, unsealed
+from participants.models import Fill, model_digest, unsealed
 from superswarm.errors import Malformed, UnsafeModel
 from superswarm.io.memory import MemoryFiles
 from superswarm.values import Digest
@@ -49,15 +49,17 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def decrypts(path: Path) -> Unseal:
+def decrypts(path: Path) -> Fill:
     """Stands for an asset with these files whose digest holds."""
 
-    def unseal(expected: Digest, sink: MemoryFiles) -> None:
+    def fill(sink: MemoryFiles) -> Digest:
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             with sink.create(file.name, file.stat().st_size) as target:
                 target.write(file.read_bytes())
 
-    return unseal
+        return ASSET
+
+    return fill
 
 
 def load(path: Path, *, sealed: bool, precision: str = "float32") -> LoadedBase:
@@ -163,9 +165,10 @@ def put(sink, name, data):
     with sink.create(name, len(data)) as file:
         file.write(data)
 
-def unseal(expected, sink):
+def fill(sink):
     for file in sorted(source.iterdir()):
         put(sink, file.name, file.read_bytes())
+    return Digest(bytes(32))
 
 if moment == "loading":
     real = loading.AutoTokenizer.from_pretrained
@@ -174,7 +177,7 @@ if moment == "loading":
         return real(*args, **more)
     loading.AutoTokenizer.from_pretrained = killed_here
 
-with unsealed(unseal, Digest(bytes(32))) as copy:
+with unsealed(fill, Digest(bytes(32))) as copy:
     base = loading.load_snapshot(copy, device="cpu", precision="float32")
 with MemoryFiles() as files:
     raw = io.BytesIO()

@@ -13,7 +13,7 @@ import pytest
 
 from participants import models
 from participants.models import HUB_ID, demo_model, locate, model_digest, model_files, snapshot, unsealed
-from superswarm.errors import Environment, Malformed, Misconfigured, Mismatch, TooLarge, UnsafeModel, WrongModel
+from superswarm.errors import Environment, Malformed, Misconfigured, TooLarge, UnsafeModel, WrongModel
 from superswarm.io.memory import MemoryFiles
 from superswarm.values import Digest
 from superswarm.wire import pack
@@ -282,22 +282,24 @@ def test_the_demo_model_is_one_gguf_file() -> None:
 # --- sealed base models -------------------------------------------------------------------------------------------
 
 
+ASSET = Digest.of(b"a sealed file")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def decrypts(files: dict[str, bytes]) -> models.Unseal:
-    """Stands for an asset whose digest holds: the rules under test come after that."""
+def decrypts(files: dict[str, bytes], digest: Digest = ASSET) -> models.Fill:
+    """Stands for an asset that was sealed: the rules under test come after that."""
 
-    def unseal(expected: Digest, sink: MemoryFiles) -> None:
+    def fill(sink: MemoryFiles) -> Digest:
         for name, data in files.items():
             with sink.create(name, len(data)) as file:
                 file.write(data)
 
-    return unseal
+        return digest
 
-
-ASSET = Digest.of(b"a sealed file")
+    return fill
 
 
 def test_a_sealed_model_ends_in_the_same_snapshot(folder: Path) -> None:
@@ -352,9 +354,6 @@ def test_the_shards_of_a_sealed_model_are_its_own(folder: Path, second: str, err
 
 
 def test_an_asset_of_another_digest_loads_nothing(folder: Path) -> None:
-    def unseal(expected: Digest, sink: MemoryFiles) -> None:
-        decrypts(contents(folder))(expected, sink)
-        raise Mismatch(f"the digest is not {expected}")
-
-    with pytest.raises(Mismatch), unsealed(unseal, ASSET):
+    (folder / "config.json").write_text("not JSON")
+    with pytest.raises(WrongModel), unsealed(decrypts(contents(folder), Digest.of(b"another")), ASSET):
         pass

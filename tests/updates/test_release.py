@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from superswarm.consortium.approval import ApprovedManifest, succeed
 from superswarm.crypto.shamir import Share, combine, split
 from superswarm.crypto.signing import SigningKey
-from superswarm.crypto.stream import Chunks
+from superswarm.crypto.stream import Chunks, seal_bytes
 from superswarm.errors import (
     BadSignature,
     CannotOpen,
@@ -32,7 +32,7 @@ from superswarm.errors import (
 )
 from superswarm.updates.approvals import Recipient, ResultApproval, SignedApproval
 from superswarm.updates.card import CARD, CONFIG, WEIGHTS
-from superswarm.updates.container import ResultHead, ResultHeader, check_signature, read_head
+from superswarm.updates.container import MAGIC, ResultHead, ResultHeader, check_signature, read_head, sign_stream
 from superswarm.updates.publish import addressees, publish, result_header
 from superswarm.updates.release import (
     HeldShare,
@@ -297,6 +297,17 @@ def test_an_aggregator_that_seals_another_share_than_it_commits_to_is_noticed() 
     other = context.share_out(bytes(32), shares)[1]
     with pytest.raises(WrongShare):
         context.open_share(slot.model_copy(update={"sealed": other.sealed}), consortia.kem_key(BOB))
+
+
+def test_an_aggregator_that_shares_out_another_key_is_noticed() -> None:
+    """All shares are as committed, and give a key; the ciphertext is under another."""
+    job = MANIFEST.manifest.jobs[0]
+    header = result_header(MANIFEST, job=job, run="run-1", rounds=2, signer=SIGNER.public, key=bytes(32))
+    stream = io.BytesIO(seal_bytes(b"", b"\1" * 32, header=header.to_json()))
+    raw = MAGIC + sign_stream(stream, header, SIGNER) + stream.getvalue()
+    approvals = [approval(member, raw=raw) for member in CONTRIBUTORS]
+    with pytest.raises(CannotOpen):
+        key_of(approvals, raw=raw)
 
 
 def test_nobody_opens_it_by_key_alone() -> None:

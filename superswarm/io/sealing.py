@@ -1,0 +1,343 @@
+"""Sealed assets on disk: sealed so that an interruption costs little, unsealed whole or not at all.
+
+While `records.sealed` is being made, three files lie beside it: `.records.sealed.part` (ciphertext), `.journal`
+(hashes of ciphertext) and `.unfinished` (the key, under the owner's passphrase). The same command goes on from there:
+what is there already is compared with the source, and not written again. A crash at any moment leaves these, or the
+whole sealed file with its key.
+
+Unsealing starts afresh instead. Nothing unsealed counts before the last byte was read and compared, so what an
+interruption leaves is plaintext of no use: it is better gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self, cast
+
+from superswarm.assets.container import AssetHead, AssetHeader, Kind, read_head, size_of
+from superswarm.assets.key import PURPOSE, AssetKey
+from superswarm.assets.seal import WHAT, Sealing, SourceChanged, seal
+from superswarm.assets.unseal import sealed_digest, unseal
+from superswarm.bundle import Entry, File
+from superswarm.crypto.stream import CHUNK
+from superswarm.errors import DiskFull, Misconfigured
+from superswarm.io.files import PUBLIC, SECRET, explained, new_folder, sync_folder
+from superswarm.io.keystore import open_file, seal_file
+from superswarm.io.sources import Source
+from superswarm.values import MEMBER_ID, Digest
+
+VERSION_LENGTH: Final = 200  # characters, as of every line in a manifest
+HASH: Final = 32  # bytes of one entry in a journal
+Advance = Callable[[int], None]
+"""Told how many bytes got done."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file to seal, and the name that it has in the asset."""
+
+    name: str
+    path: Path
+    size: int
+
+    def read(self, advance: Advance) -> Iterator[bytes]:
+        with explained(self.path), self.path.open("rb", buffering=0) as file:
+            while piece := file.read(CHUNK):
+                yield piece
+                advance(len(piece))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the owner says of an asset: all of it can be read by anybody."""
+
+    kind: Kind
+    owner: str
+    version: str
+    demo: bool = False
+
+    def __post_init__(self) -> None:
+        if not MEMBER_ID.fullmatch(self.owner) or self.owner == "public":
+            raise Misconfigured("the owner of a sealed asset is a member's id, as the manifest has it")
+        if not self.version.isprintable() or not 0 < len(self.version) <= VERSION_LENGTH:
+            raise Misconfigured(f"a version is a word or a line of at most {VERSION_LENGTH} characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A sealed file that was made, and whether an earlier attempt was gone on with, or given up."""
+
+    key: AssetKey
+    resumed: bool
+    restarted: bool
+
+
+def seal_to_file(
+    files: Sequence[LocalFile],
+    terms: Terms,
+    *,
+    out: Path,
+    key_file: Path,
+    passphrase: str,
+    advance: Advance = lambda _: None,
+) -> Sealed:
+    """Seal `files`, sorted by name, to the new file `out`, and its key to the new file `key_file`.
+
+    Goes on with an unfinished sealing to `out` if terms and contents are the same, else starts over under a fresh
+    key. Raises Misconfigured where a file is in the way or the passphrase is another, Mismatch where a source
+    changes meanwhile, DiskFull or Environment; what is done by then is kept for the next attempt.
+    """
+    if out == key_file:
+        raise Misconfigured("the key goes into another file than what it opens")
+    with explained(out.parent), _Workplace(out) as place:
+        begun = place.begun(passphrase)
+        _require_free(key_file, begun, passphrase)
+        sealing, resumed = begun, True
+        if sealing is None or not _alike(sealing.head.header, files, terms):
+            sealing, resumed = place.begin(files, terms, passphrase), False
+        try:
+            key = place.seal(files, sealing, advance)
+        except SourceChanged:
+            sealing, resumed = place.begin(files, terms, passphrase), False
+            key = place.seal(files, sealing, advance)
+        seal_file(key_file, key.to_bytes(), passphrase, purpose=PURPOSE, replace=begun is not None)
+        place.publish()
+    return Sealed(key, resumed=resumed, restarted=begun is not None and not resumed)
+
+
+def load_asset_key(path: Path, passphrase: str) -> AssetKey:
+    """Read the key file that `seal_to_file` wrote."""
+    return AssetKey.parse(open_file(path, passphrase, purpose=PURPOSE))
+
+
+def inspect(source: Source) -> AssetHead:
+    """Read a sealed asset's public header. Proves nothing."""
+    with source.open() as src:
+        return read_head(src)
+
+
+def digest_of(source: Source, advance: Advance = lambda _: None) -> tuple[AssetHead, Digest]:
+    """Recompute a sealed asset's digest from all of its ciphertext."""
+    with source.open() as src:
+        return sealed_digest(_counted(src, advance))
+
+
+def unseal_to_folder(
+    source: Source, key: bytes, expected: Digest, dst: Path, advance: Advance = lambda _: None
+) -> AssetHeader:
+    """Unseal into the new folder `dst`, which appears once all of it was compared with the digest, or not at all.
+
+    Raises what `unseal` raises, Misconfigured where `dst` is there already, DiskFull or Environment.
+    """
+    if dst.exists():
+        raise Misconfigured(f"{dst} is there already: name a folder that is not")
+    with explained(dst.parent), new_folder(dst) as folder, source.open() as src:
+        free = shutil.disk_usage(folder).free
+        if source.size > free:
+            raise DiskFull(f"{dst.parent} has {free} bytes left, and the asset takes {source.size}")
+        return unseal(_counted(src, advance), key, expected, FolderSink(folder))
+
+
+class FolderSink:
+    """Writes an asset's files below a folder that nobody uses yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @contextmanager
+    def create(self, name: str, size: int) -> Iterator[BinaryIO]:
+        """Raises DiskFull or Environment, and in particular where the name is taken: systems that fold case exist."""
+        del size
+        path = self._folder / name
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with path.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+
+
+class _Workplace:
+    """The files beside `out` while it is being made. One process at a time."""
+
+    def __init__(self, out: Path) -> None:
+        if out.exists():
+            raise Misconfigured(f"{out} exists already: move it away, or seal to another file")
+        self._out = out
+        self._part, self._journal, self._state = (
+            out.with_name(f".{out.name}.{what}") for what in ("part", "journal", "unfinished")
+        )
+
+    def __enter__(self) -> Self:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(self._part, flags, PUBLIC), "r+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.fstat(self._file.fileno()).st_ino == self._part.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            self._file.close()
+            raise Misconfigured(f"another process is sealing to {self._out}: let it finish, or stop it")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()  # and with it the lock
+
+    def begun(self, passphrase: str) -> Sealing | None:
+        """The sealing that was interrupted here. Misconfigured for another passphrase than it was begun with."""
+        if not self._state.exists() or not self._journal.exists():
+            return None
+        try:
+            return Sealing.parse(open_file(self._state, passphrase, purpose=WHAT))
+        except Misconfigured as error:
+            raise Misconfigured(
+                f"{error}. A sealing to {self._out} was interrupted: give the passphrase that it began with, "
+                f"or delete {self._state} to start over"
+            ) from None
+
+    def begin(self, files: Sequence[LocalFile], terms: Terms, passphrase: str) -> Sealing:
+        """A fresh key, written down before it seals anything, and after all of an earlier attempt is gone."""
+        sealing = Sealing.new(
+            _entries(files), kind=terms.kind, owner=terms.owner, version=terms.version, demo=terms.demo
+        )
+        self._state.unlink(missing_ok=True)
+        self._file.truncate(0)
+        with os.fdopen(
+            os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, SECRET), "wb"
+        ) as f:
+            f.write(
+                bytes(HASH * sealing.head.header.chunks)
+            )  # its blocks are taken now, so that a flush is quick later
+            f.flush()
+            os.fsync(f.fileno())
+        seal_file(self._state, sealing.to_bytes(), passphrase, purpose=WHAT, replace=True)
+        return sealing
+
+    def seal(self, files: Sequence[LocalFile], sealing: Sealing, advance: Advance) -> AssetKey:
+        """Write the sealed file, or what of it is missing. Raises SourceChanged before anything else is written."""
+        with _FileJournal(self._journal, sealing.head.header.chunks) as journal:
+            draft = _Draft(self._file)
+            contents = [File(file.name, file.size, file.read(advance)) for file in files]
+            key = seal(contents, sealing, cast("BinaryIO", draft), journal)
+            draft.finish()
+        return key
+
+    def publish(self) -> None:
+        """Give the sealed file its name, and remove what lies beside it."""
+        try:
+            os.link(self._part, self._out)  # fails where `out` exists, unlike a rename
+        except FileExistsError:
+            raise Misconfigured(f"{self._out} exists already: move it away and run this again") from None
+        sync_folder(self._out.parent)
+        for path in (self._state, self._journal, self._part):
+            path.unlink()
+
+
+class _Draft:
+    """Writes a file from its beginning, and leaves alone what is there already: a disk wears, a network is slow."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self._at = 0
+        self._there = os.fstat(file.fileno()).st_size
+
+    def write(self, data: bytes) -> int:
+        if self._at + len(data) > self._there or self._read(len(data)) != data:
+            self._write(data)
+        self._at += len(data)
+        return len(data)
+
+    def finish(self) -> None:
+        """Cut what an earlier attempt had beyond, and make all of it durable."""
+        self._file.truncate(self._at)
+        os.fsync(self._file.fileno())
+
+    def _read(self, size: int) -> bytes:
+        return os.pread(self._file.fileno(), size, self._at)
+
+    def _write(self, data: bytes) -> None:
+        view, at = memoryview(data), self._at
+        while view:
+            count = os.pwrite(self._file.fileno(), view, at)
+            view, at = view[count:], at + count
+
+
+class _FileJournal:
+    """The hashes of sealed chunks, 32 bytes each at the place of its index; zeros where there is none.
+
+    A torn entry is just another hash than the chunk's, and starts the sealing over.
+    """
+
+    def __init__(self, path: Path, chunks: int) -> None:
+        """Raises SourceChanged where the file is not a journal of so many chunks."""
+        self._file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if os.fstat(self._file).st_size != HASH * chunks:
+            os.close(self._file)
+            raise SourceChanged("the journal of an unfinished sealing is not whole")
+
+    def recall(self, index: int) -> bytes | None:
+        entry = os.pread(self._file, HASH, HASH * index)
+        return entry if any(entry) else None
+
+    def record(self, first: int, leaves: Sequence[bytes]) -> None:
+        os.pwrite(self._file, b"".join(leaves), HASH * first)
+        os.fdatasync(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+
+
+class _Counted:
+    """A source that says how much of it was read."""
+
+    def __init__(self, src: BinaryIO, advance: Advance) -> None:
+        self._src, self._advance = src, advance
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._src.read(size)
+        self._advance(len(data))
+        return data
+
+
+def _counted(src: BinaryIO, advance: Advance) -> BinaryIO:
+    return cast("BinaryIO", _Counted(src, advance))
+
+
+def _entries(files: Sequence[LocalFile]) -> list[Entry]:
+    return [(file.name, file.size) for file in files]
+
+
+def _alike(header: AssetHeader, files: Sequence[LocalFile], terms: Terms) -> bool:
+    """Whether this header is what these files under these terms would get, apart from the random id."""
+    return header == AssetHeader(
+        kind=terms.kind,
+        owner=terms.owner,
+        version=terms.version,
+        size=size_of(_entries(files)),
+        demo=terms.demo,
+        asset=header.asset,
+    )
+
+
+def _require_free(key_file: Path, begun: Sealing | None, passphrase: str) -> None:
+    """A key that belongs to another asset is never overwritten."""
+    if not key_file.exists():
+        return
+    if begun is None or load_asset_key(key_file, passphrase).asset != begun.head.header.asset:
+        raise Misconfigured(f"{key_file} exists already: move it away, or write the key to another file")

@@ -1,0 +1,65 @@
+"""The sum as trainers take it: they hold the global adapter themselves, and believe no sum that is not checked."""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from superswarm.errors import Malformed, Replay, Untrusted
+from superswarm.updates.secure.links import Standing
+from superswarm.updates.secure.masks import Contribution
+from superswarm.updates.secure.messages import Total
+from superswarm.updates.secure.ring import Code
+from superswarm.updates.secure.seeds import Context
+from superswarm.updates.secure.witnesses import check_survivors
+from superswarm.values import MemberId
+
+_PROOF: Final = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedSum:
+    """A sum that is what its survivors sent. Only `check_total` makes one."""
+
+    round: int
+    survivors: frozenset[MemberId]
+    mean: NDArray[np.float32] = field(repr=False)  # (P,), weighted
+    proof: InitVar[object]
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not _PROOF:
+            raise TypeError("only check_total() makes this sum")
+
+
+def check_total(standing: Standing, total: Total, body: bytes, *, round_: int, code: Code, most: int) -> CheckedSum:
+    """Check the sum of a round; `most` is the manifest's largest weight. Raises Untrusted or BadSignature."""
+    context = Context(standing.terms.roster, round_)
+    # (1) It is of this round.
+    if total.round != round_:
+        raise Replay(f"a sum of round {total.round}, now {round_}")
+    # (2) Witnesses signed whose updates it is of.
+    survivors = check_survivors(standing.terms, context, standing.peers, total, me=standing)
+    # (3) Their integers can add up to it.
+    found = Contribution.parse(body, code)
+    require_range(found, code, len(survivors), most)
+    # (4) And they do: the tags fit, whose key the aggregator does not have.
+    if not context.check(standing.group).accepts(found.values, found.tag, survivors, found.weight):
+        raise Untrusted(f"the sum of round {round_} is not what its survivors sent")
+    return CheckedSum(
+        round=round_, survivors=survivors, mean=mean_of(found, code, len(survivors), most), proof=_PROOF
+    )
+
+
+def require_range(found: Contribution, code: Code, count: int, most: int) -> None:
+    """Malformed for a sum that `count` members cannot have made without one of them breaking the rules."""
+    highest: Any = found.values.max(initial=0)
+    if int(highest) > 2 * code.ring.half * count or not 0 < found.weight <= most * count:
+        raise Malformed("a sum holds values or weights that its members' cannot add up to")
+
+
+def mean_of(found: Contribution, code: Code, count: int, most: int) -> NDArray[np.float32]:
+    """The weighted mean (P,) of `count` members' updates; the same bytes for all who have the sum."""
+    return code.decode(found.values, count, found.weight / most)

@@ -81,7 +81,7 @@ def _sealed(base: Asset, file: str, key_file: Path, passphrase: str) -> Abstract
     from participants.unsealing import unseal_into
 
     key = load_asset_key(key_file, passphrase)
-    return unsealed(lambda _, files: unseal_into(files, base, file, key.key), Digest.parse(base.digest))
+    return unsealed(lambda files: unseal_into(files, base, file, key.key), Digest.parse(base.digest))
 
 
 def job_of(adapter: Path, agreed: ApprovedManifest, name: str | None) -> Job:

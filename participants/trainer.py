@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from participants import encrypted_round, secure_round
 from participants.encrypted_round import EncryptedMember
-from participants.holding import Held, Keeper
+from participants.holding import Held
+from participants.keeper import Keeper
 from participants.keyring import Asker, KeyRing
 from participants.learners import Learner, Learners
 from participants.mailbox import Mailbox
@@ -45,7 +46,7 @@ from superswarm.crypto.channel import SECRET_BYTES, Channel, open_broadcast
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest, Untrusted
-from superswarm.updates.adapter import decode_adapter, encode_adapter, flat_vector
+from superswarm.updates.adapter import encode_adapter, flat_vector
 from superswarm.updates.messages import Order, Prepared, Trained, Unlock, Unlocked, broadcast_context
 from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.round import MemberMetrics
@@ -349,8 +350,7 @@ class Trainer:
         run = session.attempt.run
         if self._held is None or self._held.run != run:
             adapter = self._learner_for(session).initial()
-            whole = self._optimizer(session).start(adapter)
-            self._held = Held.of(run, 0, whole, self._optimizer(session))
+            self._held = Held.initial(run, adapter, self._optimizer(session))
         return self._held
 
     def _optimizer(self, session: _Session) -> ServerOptimizer:
@@ -417,9 +417,7 @@ class Trainer:
             raise Untrusted("the aggregator gives an adapter, of which it can know none")
         if session.secure is not None and session.secure.brought(round_ - 1):
             raise Untrusted("the aggregator gives an adapter instead of the sum that this trainer is part of")
-        optimizer = self._optimizer(session)
-        whole = decode_adapter(raw, optimizer.held)
-        return Held.of(session.attempt.run, round_ - 1, whole, optimizer)
+        return Held.given(session.attempt.run, round_ - 1, raw, self._optimizer(session))
 
     def _step(self, session: _Session, order: Order, raw: bytes, round_: int) -> Held:
         """The next adapter from the one held and the last round's sum, once that is checked."""

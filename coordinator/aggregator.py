@@ -6,7 +6,6 @@ It asks, trainers and nodes answer, and the relay carries ciphertext. Whatever i
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +14,16 @@ from typing import Protocol
 import rfc8785
 
 from coordinator.admission import Admission, Session
+from coordinator.broadcast import Broadcast, GlobalAdapter
+from coordinator.encrypted_round import EncryptedRounds
 from coordinator.exchange import Timing, accepted, exchange
 from coordinator.mailroom import Mailroom, Outgoing
 from coordinator.postman import Postman
+from coordinator.secure_round import SecureRounds
 from coordinator.unlocking import Unlocking
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import ApprovedGrant
-from superswarm.crypto.channel import seal_broadcast
+from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import (
     CohortTooSmall,
     Error,
@@ -34,15 +36,15 @@ from superswarm.errors import (
 )
 from superswarm.io.capacity import require_memory
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
-from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
+from superswarm.updates.messages import Prepared, Trained, broadcast_context
 from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.publish import addressees
 from superswarm.updates.round import MemberMetrics, Released, Round, Update, released
 from superswarm.updates.rule import kept_bytes
+from superswarm.updates.secure.messages import Advertised
 from superswarm.values import Digest, MemberId, Role
 from superswarm.wire import Parcel, party
 
-CONTENT_KEY_BYTES = 32
 FAREWELL_SECONDS = 30.0
 DELIVERY_SECONDS = 600.0  # to bring the result to the members' nodes
 
@@ -52,6 +54,9 @@ class Publisher(Protocol):
 
     def publish(self, adapter: Adapter, admission: Admission, rounds: int) -> bytes: ...
 
+    def keep(self, container: bytes, run: str, signer: VerifyingKey) -> None:
+        """Keep the copy of a result that a trainer made."""
+
 
 @dataclass(slots=True)
 class _Member:
@@ -59,19 +64,6 @@ class _Member:
 
     session: Session
     prepared: Prepared
-
-
-@dataclass(slots=True)
-class _Global:
-    """The global adapter after some completed rounds, as values; as bytes, with the server optimiser's state."""
-
-    rounds: int
-    adapter: Adapter = field(repr=False)
-    raw: bytes = field(repr=False)
-    digest: Digest = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.digest = Digest.of(self.raw)
 
 
 @dataclass(slots=True)
@@ -93,8 +85,18 @@ class Aggregator:
     _since: float = 0.0
     _spec: AdapterSpec | None = None
     _unlocking: Unlocking = field(init=False)
+    _secure: SecureRounds = field(init=False)
+    _encrypted: EncryptedRounds = field(init=False)
 
     def __post_init__(self) -> None:
+        self._secure = SecureRounds(
+            attempt=self.admission.attempt,
+            cohort=lambda: {name: member.session for name, member in self._cohort.items()},
+            exchange=self._exchange,
+            patience=self.admission.patience,
+            notify=self.notify,
+        )
+        self._encrypted = EncryptedRounds(self._secure, self._leave_out, self.notify)
         self._unlocking = Unlocking(self.mailroom, self.postman, self.timing, self._leave_out)
 
     def run(self) -> None:
@@ -107,6 +109,8 @@ class Aggregator:
             if number > first:
                 self._admit_late()
             state = self._round(number, state)
+        if self._mode == "he":
+            self._level(state)
         self._evaluate(rounds, state)
         self._publish(state)
         self._bye(rounds)
@@ -188,7 +192,7 @@ class Aggregator:
 
     # --- where to begin ------------------------------------------------------------------------------------------
 
-    def _begin(self) -> _Global:
+    def _begin(self) -> GlobalAdapter:
         """Take the adapter that most members hold: the initial one, or the newest after a restart.
 
         Members derive the initial adapter from the manifest's seed and keep the global one in memory, so an
@@ -205,12 +209,15 @@ class Aggregator:
         self._spec = AdapterSpec.parse(spec)
         for member in [m for m, x in self._cohort.items() if x.prepared.spec != spec]:
             self._leave_out(member, WrongShapes("another adapter than the cohort's"))
-        state = self._fetch(rounds, digest)
+        if self._mode == "he":
+            state = GlobalAdapter(rounds, {}, b"", known=Digest(digest))
+        else:
+            state = self._fetch(rounds, digest)
         if rounds:
             self.notify("continued", round=rounds)
         return state
 
-    def _fetch(self, rounds: int, digest: bytes) -> _Global:
+    def _fetch(self, rounds: int, digest: bytes) -> GlobalAdapter:
         """Get the agreed adapter from one of those who hold it."""
         found: list[bytes] = []
         for member in list(self._cohort.values()):
@@ -229,7 +236,7 @@ class Aggregator:
         if not found:
             raise CohortTooSmall("no member could give the adapter that the cohort holds")
         optimizer = self._optimizer()
-        return _Global(rounds, optimizer.adapter(decode_adapter(found[0], optimizer.held)), found[0])
+        return GlobalAdapter(rounds, optimizer.adapter(decode_adapter(found[0], optimizer.held)), found[0])
 
     def _require_spec(self) -> AdapterSpec:
         if self._spec is None:
@@ -241,10 +248,15 @@ class Aggregator:
 
     # --- rounds --------------------------------------------------------------------------------------------------
 
-    def _round(self, number: int, state: _Global) -> _Global:
+    def _round(self, number: int, state: GlobalAdapter) -> GlobalAdapter:
         """One round: broadcast, collect, aggregate. Raises CohortTooSmall when too few answer by the deadline."""
         self.grant.check(self._time(), self.admission.attempt.number)
         self.notify("round begins", round=number, members=len(self._cohort))
+        match self._mode:
+            case "masked":
+                return self._masked_round(number, state)
+            case "he":
+                return self._encrypted_round(number, state)
         rule = self.manifest.manifest.aggregation
         require_memory(
             kept_bytes(rule, self._require_spec(), len(self._cohort)), f"the updates that {rule.rule} keeps"
@@ -280,9 +292,66 @@ class Aggregator:
         optimizer = self._optimizer()
         held = optimizer.step(decode_adapter(state.raw, optimizer.held), result.adapter)
         self._report(number, result.metrics)
-        return _Global(number, optimizer.adapter(held), encode_adapter(held))
+        return GlobalAdapter(number, optimizer.adapter(held), encode_adapter(held))
 
-    def _evaluate(self, rounds: int, state: _Global) -> None:
+    def _masked_round(self, number: int, state: GlobalAdapter) -> GlobalAdapter:
+        """One round whose updates this aggregator does not see: their masked sum makes the next adapter."""
+        self._secure.acquaint()
+        spec, metrics = self._require_spec(), dict[MemberId, MemberMetrics]()
+        sums = self._secure.begin(number, spec)
+
+        def take(member: _Member, parcel: Parcel) -> None:
+            session = member.session
+            head, body = session.channel.open(parcel, "train-done", number)
+            trained = Trained.parse(head)
+            measured = MemberMetrics.parse(trained.metrics)
+            sums.advertised(session.member, Advertised.parse(body or b""))
+            metrics[session.member] = measured
+            self.postman.sort(trained.letters, party(Role.TRAINER, session.member))
+            self.notify("update", round=number, members=len(metrics), of=len(sums.terms.roster.members))
+
+        self._order("train", number, state, self.manifest.manifest.aggregation.round_seconds, take)
+        made = self._secure.finish(sums, spec)
+        optimizer = self._optimizer()
+        held = optimizer.step(decode_adapter(state.raw, optimizer.held), made.mean)
+        self._report(number, {name: found for name, found in metrics.items() if name in sums.survivors})
+        return GlobalAdapter(number, optimizer.adapter(held), encode_adapter(held), made)
+
+    def _encrypted_round(self, number: int, state: GlobalAdapter) -> GlobalAdapter:
+        """One round whose updates, sum and adapters this aggregator does not see: trainers keep them."""
+        self._level(state)
+        sums, metrics = self._encrypted.begin(number, self._require_spec()), dict[MemberId, MemberMetrics]()
+
+        def take(member: _Member, parcel: Parcel) -> None:
+            head, _ = member.session.channel.open(parcel, "train-done", number)
+            trained = Trained.parse(head)
+            metrics[member.session.member] = MemberMetrics.parse(trained.metrics)
+            self.postman.sort(trained.letters, party(Role.TRAINER, member.session.member))
+            self.notify("update", round=number, members=len(metrics), of=len(sums.terms.roster.members))
+
+        self._order("train", number, state, self.manifest.manifest.aggregation.round_seconds, take)
+        made = GlobalAdapter(number, {}, b"", known=self._encrypted.finish(sums))
+        for name, member in self._cohort.items():
+            if name in sums.survivors:
+                member.prepared = _holding(member.prepared, made)
+        self._report(number, {name: found for name, found in metrics.items() if name in sums.survivors})
+        return made
+
+    def _level(self, state: GlobalAdapter) -> None:
+        """See to it that all are acquainted, and hold the adapter that the round begins from."""
+        self._secure.acquaint()
+        lacking = {m for m, one in self._cohort.items() if one.prepared.digest != state.digest.raw}
+        if lacking:
+            having = [member for member in self._cohort if member not in lacking]
+            for member in self._encrypted.hand_over(state.digest, having, lacking) & self._cohort.keys():
+                self._cohort[member].prepared = _holding(self._cohort[member].prepared, state)
+            self._secure.acquaint()  # without those that were left out
+
+    @property
+    def _mode(self) -> str:
+        return self.manifest.manifest.protection.mode
+
+    def _evaluate(self, rounds: int, state: GlobalAdapter) -> None:
         """Have every member evaluate the final adapter, which it then also holds."""
         metrics: dict[MemberId, MemberMetrics] = {}
 
@@ -294,23 +363,16 @@ class Aggregator:
         self._report(rounds + 1, metrics)
 
     def _order(
-        self, kind: str, number: int, state: _Global, seconds: float, take: Callable[[_Member, Parcel], None]
+        self, kind: str, number: int, state: GlobalAdapter, seconds: float, take: Callable[[_Member, Parcel], None]
     ) -> None:
         """Send the cohort its order with the global adapter, encrypted once, and take the answers."""
-        content_key = secrets.token_bytes(CONTENT_KEY_BYTES)
-        context = broadcast_context(self.manifest.digest, self.admission.attempt.run, number)
-        holders = {m for m, x in self._cohort.items() if x.prepared.digest == state.digest.raw}
-        everybody_holds_it = holders == self._cohort.keys()
-        body = b"" if everybody_holds_it else seal_broadcast(state.raw, content_key, context)
+        broadcast = Broadcast(state, broadcast_context(self.manifest.digest, self.admission.attempt.run, number))
         outgoing = []
         for member, one in self._cohort.items():
-            order = Order(
-                content_key=b"" if member in holders else content_key,
-                digest=state.digest.raw,
-                letters=self.postman.take_for(party(Role.TRAINER, member)),
-            )
+            letters = self.postman.take_for(party(Role.TRAINER, member))
+            order, body = broadcast.order(one.session, one.prepared.digest, letters)
             head = one.session.channel.seal(kind, number, order.to_bytes()).head
-            outgoing.append(Outgoing(one.session.peer, kind, Parcel(head, b"" if member in holders else body)))
+            outgoing.append(Outgoing(one.session.peer, kind, Parcel(head, body)))
         by_peer = {m.session.peer: m for m in self._cohort.values()}
         before = dict(self._cohort)
         self.postman.visit(self._nodes)
@@ -361,9 +423,15 @@ class Aggregator:
             for member in self._nodes:
                 self.postman.write(member, "metrics", number, _canonical(news))
 
-    def _publish(self, state: _Global) -> None:
+    def _publish(self, state: GlobalAdapter) -> None:
         """Seal the result and bring it to the nodes of whoever receives, releases or serves it."""
-        container = self.publisher.publish(state.adapter, self.admission, state.rounds)
+        head, container = b"result", b""
+        if self._mode == "he":
+            maker, container = self._encrypted.publish(list(self._cohort))
+            self.publisher.keep(container, self.admission.attempt.run, maker.keys.signing)
+            head = maker.dossier.to_bytes()
+        else:
+            container = self.publisher.publish(state.adapter, self.admission, state.rounds)
         wanted = addressees(self.manifest.manifest)
         peers = {self._nodes[member]: member for member in wanted if member in self._nodes}
         delivered: list[str] = []
@@ -375,7 +443,7 @@ class Aggregator:
             except Error as error:
                 self.notify("result not taken", member=peers[peer], error=error.code, why=str(error))
 
-        parcel = Parcel(b"result", container)
+        parcel = Parcel(head, container)
         outgoing = [Outgoing(peer, "result", parcel) for peer in peers]
         exchange(self.mailroom, outgoing, DELIVERY_SECONDS, each, timing=self.timing)
         missing = sorted(set(wanted) - set(delivered))
@@ -391,7 +459,7 @@ class Aggregator:
         self._exchange(asks, FAREWELL_SECONDS, lambda *_: None)
 
 
-def _holding(prepared: Prepared, state: _Global) -> Prepared:
+def _holding(prepared: Prepared, state: GlobalAdapter) -> Prepared:
     return Prepared(spec=prepared.spec, examples=prepared.examples, rounds=state.rounds, digest=state.digest.raw)
 
 

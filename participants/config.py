@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from superswarm.io.config import Address, Config, ListenAt, LogFormat, PathLike, RelayAt
+from superswarm.io.config import Address, BrokerAt, Config, ListenAt, LogFormat, PathLike, RelayAt
 from superswarm.values import MEMBER_ID
 
 MemberName = Annotated[
@@ -52,6 +52,20 @@ SupernodeKey = Annotated[
         examples=["supernode.key"],
     ),
 ]
+VaultFolderPath = Annotated[
+    Path,
+    Field(
+        description="The folder with the keys of this member's sealed assets, encrypted, and the log of their\n"
+        "release (`superswarm broker`). A member without one owns no sealed asset."
+    ),
+]
+VaultKeyFile = Annotated[
+    Path | None,
+    Field(
+        description="The key file that opens the vault, where it opens with one and not with a passphrase.",
+        examples=["vault.key"],
+    ),
+]
 Log = Annotated[LogFormat, Field(description="`human` for people, `json` for one JSON object a line.")]
 
 
@@ -82,10 +96,85 @@ class ParticipantConfig(Config):
         ),
     ] = Path("state")
     results: Annotated[Path, Field(description="A folder for sealed results.")] = Path("results")
+    broker: Annotated[
+        BrokerAt,
+        Field(
+            description='Who releases the keys of this member\'s sealed assets: "embedded" for this program, or the\n'
+            "address of a broker that runs on its own (`superswarm broker up`).",
+            examples=["embedded"],
+        ),
+    ] = None
+    vault: VaultFolderPath = Path("vault")
+    vault_key_file: VaultKeyFile = None
+    vault_passphrase_file: Annotated[
+        Path | None,
+        Field(
+            description="A file with the passphrase of the vault. Without it, the passphrase of `keys` is tried.",
+            examples=["vault-passphrase"],
+        ),
+    ] = None
+    broker_ca: Annotated[
+        Path | None,
+        Field(
+            description="Only with a broker that runs on its own: the certificate of its authority, and this node's\n"
+            "own, which `superswarm broker certificates` makes.",
+            examples=["broker-ca.crt"],
+        ),
+    ] = None
+    broker_certificate: Annotated[
+        Path | None, Field(description="This node's certificate for the broker.", examples=["broker-node.crt"])
+    ] = None
+    broker_certificate_key: Annotated[
+        Path | None, Field(description="The private key of that certificate.", examples=["broker-node.key"])
+    ] = None
     http: Annotated[
         ListenAt,
         Field(description='Where to serve /health and /metrics; "off" for nowhere. Nothing secret is served.'),
     ] = Address("127.0.0.1", 9181)
+    log_format: Log = "human"
+
+
+class BrokerConfig(Config):
+    """A broker that runs on its own, on the owner's premises, for the owner's nodes."""
+
+    listen: Annotated[
+        RelayAt, Field(description="Where the owner's nodes reach it.", examples=["127.0.0.1:9443"])
+    ] = Address("127.0.0.1", 9443)
+    consortia: Annotated[
+        Path,
+        Field(
+            description="A folder with the approved file of each consortium that the owner is in (NAME.json), as\n"
+            "`superswarm manifest combine` writes it; each in its newest epoch.",
+            examples=["consortia"],
+        ),
+    ]
+    vault: VaultFolderPath = Path("vault")
+    vault_key_file: VaultKeyFile = None
+    vault_passphrase_file: Annotated[
+        Path | None,
+        Field(
+            description="A file with the passphrase of the vault. Without it, the passphrase is asked for.",
+            examples=["vault-passphrase"],
+        ),
+    ] = None
+    state: Annotated[
+        Path,
+        Field(
+            description="A folder for what tells an old log from the newest one. Keep it on another disk than the\n"
+            "vault: without it a broker counts every release as used up."
+        ),
+    ] = Path("state")
+    certificate: Annotated[
+        Path, Field(description="The broker's certificate (`superswarm broker certificates`).")
+    ] = Path("broker.crt")
+    certificate_key: Annotated[Path, Field(description="The private key of that certificate.")] = Path("broker.key")
+    clients_ca: Annotated[
+        Path, Field(description="The authority whose certificates nodes show. Others get no connection.")
+    ] = Path("broker-ca.crt")
+    http: Annotated[
+        ListenAt,
+        Field(description='Where to serve /health and /metrics; "off" for nowhere. Nothing secret is served.'),
+    ] = Address("127.0.0.1", 9184)
     log_format: Log = "human"
 
 

@@ -50,6 +50,7 @@ GROUPS = {
     "grant": _member("grant", "Write and sign run grants."),
     "model": _member("model", "Check a base model's folder and print its digest."),
     "asset": _member("asset", "Seal datasets and base models, and look into sealed ones."),
+    "broker": _member("broker", "Hold asset keys, and release them to attested TEEs."),
     "participant": _member("participant", "Run the node, on the member's own premises."),
     "trainer": _member("trainer", "Run the trainer, in a TEE."),
     "result": _member("result", "List, release, open and merge the adapters that runs produced."),

@@ -49,6 +49,7 @@ def up(
     """
     import sys
 
+    from participants.broker.opening import node_broker
     from participants.flower import serve
     from participants.node import Node
     from participants.supernode import SuperNode, SuperNodeSettings
@@ -68,17 +69,11 @@ def up(
     manifest = load_manifest(config.manifest, config.pinned)
     make_folder(config.state)
     remember_epoch(config.state / "epochs.json", manifest)
-    keys = load_keys(config.keys, read_passphrase(config.passphrase_file))
+    passphrase = read_passphrase(config.passphrase_file)
+    keys = load_keys(config.keys, passphrase)
     if keys.member != config.member:
         raise Misconfigured(f"{config.keys} holds the keys of {keys.member}, not of {config.member}")
     reporter = Reporter("participant")
-    node = Node(
-        manifest=manifest,
-        keys=keys,
-        record=DurableVouchRecord(config.state / "vouches.json"),
-        results=ResultFolder(config.results, read_bytes(config.manifest, limit=LIMITS.chain_bytes)),
-        notify=reporter,
-    )
     settings = SuperNodeSettings(
         relay=str(config.relay),
         relay_authority=config.relay_ca,
@@ -86,6 +81,15 @@ def up(
         state=config.state / "supernode",
     )
     with ExitStack() as stack:
+        broker = stack.enter_context(node_broker(config, manifest, passphrase, reporter))
+        node = Node(
+            manifest=manifest,
+            keys=keys,
+            record=DurableVouchRecord(config.state / "vouches.json"),
+            results=ResultFolder(config.results, read_bytes(config.manifest, limit=LIMITS.chain_bytes)),
+            broker=broker,
+            notify=reporter,
+        )
         if config.http is not None:
             server = StatusServer(
                 "participant", config.http, reporter.health, simulated=manifest.simulated, registry=reporter.registry

@@ -57,6 +57,13 @@ def open_secret(sealed: bytes, passphrase: str, *, purpose: str) -> bytes:
         raise CannotOpen("the sealed file was altered") from None
 
 
+def root_key(passphrase: str, salt: bytes, *, purpose: str) -> bytes:
+    """A key of 32 bytes to derive others from; 128 MiB and about 0.3 s. The salt is random, public, and kept."""
+    if len(salt) != SALT:
+        raise Malformed(f"a passphrase's salt has {SALT} bytes")
+    return _derive(passphrase, salt, purpose)[0]
+
+
 def _derive(passphrase: str, salt: bytes, purpose: str) -> tuple[bytes, bytes]:
     """The AES key and the commitment to it, 32 bytes each. Keyboards differ in how they compose letters: NFC."""
     text = unicodedata.normalize("NFC", passphrase).encode("utf-8", "surrogatepass")

@@ -1,4 +1,4 @@
-"""Self-made TLS: an authority of one program's own, and server certificates under it (RFC 5280).
+"""Self-made TLS: an authority of one program's own, and certificates of servers and clients under it (RFC 5280).
 
 Members pin the relay's authority by its file. TLS here guards availability and metadata; what matters is sealed end
 to end and does not rest on it.
@@ -39,7 +39,7 @@ BACKDATE: Final = dt.timedelta(minutes=10)  # for peers whose clocks are behind
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """Where a server's TLS files lie. Peers get `authority`; the keys stay."""
+    """Where a server's, or a client's, TLS files lie. Peers get `authority`; the keys stay."""
 
     authority: Path
     certificate: Path
@@ -61,7 +61,20 @@ def ensure_server_files(folder: Path, names: Sequence[str], *, prefix: str) -> S
         _write_authority(files.authority, authority_key)
         files.certificate.unlink(missing_ok=True)
     if not _serves(files, wanted):
-        _write_server(files, authority_key, wanted)
+        _write_leaf(files, authority_key, wanted, f"superswarm {prefix}", ExtendedKeyUsageOID.SERVER_AUTH)
+    return files
+
+
+def ensure_client_files(folder: Path, *, prefix: str, client: str) -> ServerFiles:
+    """Make, or keep, a client's certificate under the authority that `ensure_server_files` made for this prefix.
+
+    It serves a client only: a server that shows it is refused, and the other way round.
+    """
+    name = f"{prefix}-{client}"
+    files = ServerFiles(folder / f"{prefix}-ca.crt", folder / f"{name}.crt", folder / f"{name}.key")
+    wanted = [_general_name(client)]
+    if not _serves(files, wanted):
+        _write_leaf(files, folder / f"{prefix}-ca.key", wanted, f"superswarm {name}", ExtendedKeyUsageOID.CLIENT_AUTH)
     return files
 
 
@@ -129,19 +142,25 @@ def _write_authority(certificate: Path, key_file: Path) -> None:
     write_bytes(certificate, built.public_bytes(Encoding.PEM), mode=PUBLIC, replace=True)
 
 
-def _write_server(files: ServerFiles, authority_key: Path, names: Sequence[x509.GeneralName]) -> None:
+def _write_leaf(
+    files: ServerFiles,
+    authority_key: Path,
+    names: Sequence[x509.GeneralName],
+    common_name: str,
+    usage: x509.ObjectIdentifier,
+) -> None:
     authority = x509.load_pem_x509_certificate(files.authority.read_bytes())
     signer = load_pem_private_key(authority_key.read_bytes(), None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise Environment(f"{authority_key} is not the key that was written there")
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "superswarm relay")])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     built = (
         _begin(subject, authority.subject, key.public_key(), SERVER_DAYS)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
             critical=False,
@@ -171,7 +190,7 @@ def _begin(
 
 
 def _usage(*, sign: bool) -> x509.KeyUsage:
-    """Key usage of a server (`sign`) or of an authority."""
+    """Key usage of a server or client (`sign`), or of an authority."""
     return x509.KeyUsage(
         digital_signature=sign,
         content_commitment=False,

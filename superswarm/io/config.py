@@ -62,6 +62,7 @@ def _address(value: object) -> object:
 
 
 RelayAt = Annotated[Address, BeforeValidator(_address)]
+BrokerAt = Annotated[Address | None, BeforeValidator(lambda value: None if value == "embedded" else _address(value))]
 ListenAt = Annotated[Address | None, BeforeValidator(lambda value: None if value == "off" else _address(value))]
 LogFormat = Literal["human", "json"]
 

@@ -3,8 +3,8 @@
     python -m benchmarks.sealing [MEBIBYTES] [--runs N] [--folder DIR]
 
 A pass reads the file, encrypts it as one AES-GCM message in pieces of 1 MiB, and writes it. Sealing also hashes the
-ciphertext, keeps a journal, and derives keys from the passphrase twice; unsealing does so once, verifies and decrypts.
-All three make what they wrote durable, in one folder: first on disk, then in memory, where no disk hides what the work
+ciphertext, keeps a journal, and derives keys from the passphrase twice; unsealing does so once, verifies, decrypts.
+All three make what they wrote durable, in one folder: first on disk, then in memory, where no disk hides what work
 costs. Each runs in a process of its own, in turns, and the shortest of each counts. Memory is the most that a process
 had resident, libraries and the 128 MiB of a passphrase's derivation included.
 """

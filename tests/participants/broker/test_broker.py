@@ -440,6 +440,23 @@ def test_a_restored_broker_does_not_forget_what_it_released(premises: Premises, 
     assert ask(restored.open(later), Session(manifest=later)) == BASE_KEY  # times count from new in a new epoch
 
 
+def test_a_backup_that_is_restored_twice_is_charged_twice(premises: Premises, tmp_path: Path) -> None:
+    """The second time, what the first restoring had charged is missing too."""
+    premises.owner.backup(tmp_path / "backup")
+    for _ in range(2):
+        ask(premises.open(), Session())
+    for name in ("first", "second"):
+        restored = Premises(tmp_path)
+        restored.vault = type(restored.vault)(tmp_path / name)
+        unpack_backup(tmp_path / "backup", restored.vault)
+        entry = reconcile(restored.vault, restored.wrapper, restored.ledger, [agreed()])
+        assert entry is not None
+        assert entry.charged == 2
+    restored.owner.offer(agreed(), "base")
+    with refused("used-up"):
+        ask(restored.open(), Session())
+
+
 def test_missing_refusals_cost_nobody_a_release(premises: Premises, tmp_path: Path) -> None:
     """A relay that asks and asks leaves nothing used up."""
     premises.owner.backup(tmp_path / "backup")

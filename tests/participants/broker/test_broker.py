@@ -219,6 +219,14 @@ def test_an_old_vault_beside_the_log_brings_nothing_back(premises: Premises) -> 
         ask(premises.open(), Session())
 
 
+def test_an_old_vault_beside_the_log_brings_no_old_epoch_back(premises: Premises) -> None:
+    old, later = premises.vault.file.read_bytes(), next_epoch(agreed())
+    premises.owner.offer(later, "base")
+    premises.vault.file.write_bytes(old)
+    with refused("not-offered"):
+        ask(premises.open(agreed(), later), Session())
+
+
 def test_simulated_evidence_gets_only_what_was_sealed_as_a_demo(tmp_path: Path) -> None:
     premises = Premises(tmp_path)
     premises.vault.create(premises.wrapper)
@@ -365,7 +373,7 @@ def test_refusals_cannot_fill_the_disk(premises: Premises, monkeypatch: pytest.M
 # --- the log -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edit", ["cut a line", "swap lines", "change a word"])
+@pytest.mark.parametrize("edit", ["cut a line", "swap lines", "change a word", "add a space"])
 def test_a_log_that_was_edited_is_refused(premises: Premises, edit: str) -> None:
     ask(premises.open(), Session())
     log = premises.vault.folder / LOG
@@ -373,6 +381,8 @@ def test_a_log_that_was_edited_is_refused(premises: Premises, edit: str) -> None
     match edit:
         case "cut a line":
             del lines[1]
+        case "add a space":
+            lines[0] = lines[0].replace(b":", b": ", 1)
         case "swap lines":
             lines[1], lines[2] = lines[2], lines[1]
         case _:

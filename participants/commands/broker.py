@@ -191,8 +191,8 @@ def backup(
     head = _open(vault, state, vault_key_file, passphrase_file).backup(file)
     say(f"wrote {file}, with the first {head.count} entries of the log")
     remark(
-        "What the broker releases after this, the backup does not know: restored, it counts that as releases to "
-        "everybody. Back up again after each run, and keep the passphrase or key file apart."
+        "What the broker releases after this, the backup does not know: restored, it counts that for every asset and "
+        "member. Back up again after each run, and keep the passphrase or key file apart."
     )
 
 
@@ -220,9 +220,9 @@ def restore(
 ) -> None:
     """Make a broker from a backup work again, without forgetting what it released since.
 
-    broker-head.json, in the state folder, knows how far the log had come. Each entry that the backup lacks may have
-    been a release, and counts as one of every asset to every member. It may have been a withdrawal too, so nothing
-    is offered until you offer it anew. Nothing happens if nothing is missing.
+    broker-head.json, in the state folder, knows how far the log had come, and how many releases it had. Each release
+    that the backup lacks counts for every asset and every member. A withdrawal may be missing too, so nothing is
+    offered until you offer it anew. Nothing happens if nothing is missing.
 
     If broker-head.json is lost with the rest, nobody knows how much is missing: with --witness-lost all releases
     count as used up. Give the epochs now in force with --manifest: the ones that follow them begin with a full

@@ -169,12 +169,14 @@ class _Workplace:
     """The files beside `out` while it is being made. One process at a time."""
 
     def __init__(self, out: Path) -> None:
-        if out.exists():
-            raise Misconfigured(f"{out} exists already: move it away, or seal to another file")
         self._out = out
         self._part, self._journal, self._state = (
             out.with_name(f".{out.name}.{what}") for what in ("part", "journal", "unfinished")
         )
+        if out.exists():
+            if self._part.exists() and self._part.samefile(out):  # done, but for tidying up
+                self._tidy()
+            raise Misconfigured(f"{out} exists already: move it away, or seal to another file")
 
     def __enter__(self) -> Self:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -240,8 +242,11 @@ class _Workplace:
         except FileExistsError:
             raise Misconfigured(f"{self._out} exists already: move it away and run this again") from None
         sync_folder(self._out.parent)
+        self._tidy()
+
+    def _tidy(self) -> None:
         for path in (self._state, self._journal, self._part):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 class _Draft:

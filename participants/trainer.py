@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from participants.holding import Held
 from participants.keyring import Asker, KeyRing
 from participants.learners import Learner, Learners
 from participants.mailbox import Mailbox
@@ -42,12 +43,12 @@ from superswarm.crypto.channel import SECRET_BYTES, Channel, open_broadcast
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
 from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest, Untrusted
-from superswarm.updates.adapter import Adapter, decode_adapter, encode_adapter, flat_vector
+from superswarm.updates.adapter import encode_adapter, flat_vector
 from superswarm.updates.messages import Order, Prepared, Trained, Unlock, Unlocked, broadcast_context
 from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.round import MemberMetrics
 from superswarm.updates.secure.messages import Total
-from superswarm.values import Digest, MemberId, Role
+from superswarm.values import MemberId, Role
 from superswarm.wire import Parcel, party
 
 AGGREGATOR = party(Role.AGGREGATOR)
@@ -91,17 +92,6 @@ class _Loaded:
     learner: Learner
 
 
-@dataclass(slots=True)
-class _Held:
-    """The newest global adapter that this trainer has, and after how many completed rounds."""
-
-    run: str
-    rounds: int
-    whole: Adapter = field(repr=False)  # with the server optimiser's state
-    adapter: Adapter = field(repr=False)  # its part that is trained
-    digest: Digest
-
-
 class Trainer:
     """One member's trainer. `handle` answers one message at a time; refusals leave as fixed words."""
 
@@ -126,7 +116,7 @@ class Trainer:
         self._pending: _Pending | None = None
         self._session: _Session | None = None
         self._loaded: _Loaded | None = None
-        self._held: _Held | None = None
+        self._held: Held | None = None
         self._unmaskings: Unmaskings | None = None
 
     def preload(self) -> None:
@@ -334,13 +324,12 @@ class Trainer:
         )
         return session.channel.seal("prepared", session.channel.round, prepared.to_bytes())
 
-    def _hold(self, session: _Session) -> _Held:
+    def _hold(self, session: _Session) -> Held:
         """The newest global adapter of this run; the initial one where the run is new."""
         run = session.attempt.run
         if self._held is None or self._held.run != run:
             adapter = self._learner_for(session).initial()
-            whole = self._optimizer(session).start(adapter)
-            self._held = _Held(run, 0, whole, adapter, Digest.of(encode_adapter(whole)))
+            self._held = Held.initial(run, adapter, self._optimizer(session))
         return self._held
 
     def _optimizer(self, session: _Session) -> ServerOptimizer:
@@ -386,7 +375,7 @@ class Trainer:
         reply = Trained(metrics=metrics.to_bytes(), letters=self.mailbox.collect())
         return session.channel.seal(f"{kind}-done", round_, reply.to_bytes(), update)
 
-    def _take(self, session: _Session, order: Order, body: bytes, round_: int) -> _Held:
+    def _take(self, session: _Session, order: Order, body: bytes, round_: int) -> Held:
         """The global adapter that this round begins from: broadcast, or the one already held."""
         if not order.content_key:
             held = self._hold(session)
@@ -399,23 +388,19 @@ class Trainer:
         self._held = held
         return held
 
-    def _adopt(self, session: _Session, raw: bytes, round_: int) -> _Held:
+    def _adopt(self, session: _Session, raw: bytes, round_: int) -> Held:
         """The adapter as the aggregator gives it; not where this trainer can check the sum that makes it."""
         if session.secure is not None and session.secure.brought(round_ - 1):
             raise Untrusted("the aggregator gives an adapter instead of the sum that this trainer is part of")
-        optimizer = self._optimizer(session)
-        whole = decode_adapter(raw, optimizer.held)
-        return _Held(session.attempt.run, round_ - 1, whole, optimizer.adapter(whole), Digest.of(raw))
+        return Held.given(session.attempt.run, round_ - 1, raw, self._optimizer(session))
 
-    def _step(self, session: _Session, order: Order, raw: bytes, round_: int) -> _Held:
+    def _step(self, session: _Session, order: Order, raw: bytes, round_: int) -> Held:
         """The next adapter from the one held and the last round's sum, once that is checked."""
-        held, optimizer = self._hold(session), self._optimizer(session)
+        held = self._hold(session)
         if session.secure is None or held.rounds != round_ - 2:
             raise Untrusted("a sum for an adapter that this trainer does not hold")
         checked = session.secure.check(Total.parse(order.total), raw, round_ - 1)
-        whole = optimizer.step(held.whole, optimizer.spec.views(checked.mean))
-        digest = Digest.of(encode_adapter(whole))
-        return _Held(session.attempt.run, round_ - 1, whole, optimizer.adapter(whole), digest)
+        return held.after(checked, self._optimizer(session))
 
     def _bye(self, parcel: Parcel) -> Parcel:
         session = self._live()

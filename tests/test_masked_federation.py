@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,13 @@ def masked(*names: str, **changes: Any) -> SimulatedConsortium:
         "encoding": {"clip_norm": 30.0, "max_weight": 50},
         "masking": {"threshold": threshold, "colluders": 0, "dropouts": len(names) - threshold},
     }
-    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": threshold, "round_seconds": 5}
+    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": threshold, "round_seconds": 3}
     return SimulatedConsortium(*names, protection=protection, aggregation=rule | changes.pop("rule", {}), **changes)
 
 
 def assert_close(adapter: Any, expected: Any) -> None:
     for name, value in expected.items():
-        np.testing.assert_allclose(adapter[name], value, atol=2e-3)
+        np.testing.assert_allclose(adapter[name], value, atol=1e-2)
 
 
 def test_a_masked_run_trains_the_same_adapter() -> None:
@@ -64,7 +64,7 @@ def test_equal_weights_and_a_server_optimiser_work_the_same() -> None:
         "encoding": {"clip_norm": 30.0},
         "masking": {"threshold": 3, "colluders": 0, "dropouts": 1},
     }
-    clause = {"rule": "fedavg", "minimum_cohort": 3, "round_seconds": 5}
+    clause = {"rule": "fedavg", "minimum_cohort": 3, "round_seconds": 3}
     secure = SimulatedConsortium(*FOUR, protection=protection, aggregation=clause | rule)
     plain = SimulatedConsortium(*FOUR, aggregation=clause | rule)
     assert_close(secure.run(), plain.run())
@@ -184,18 +184,6 @@ def test_a_restarted_trainer_is_acquainted_again() -> None:
     assert len(consortium.diary("aggregator").of("acquainted")) == 2
 
 
-@dataclass
-class Broken:
-    """An aggregator that is broken in one place, for one run."""
-
-    consortium: SimulatedConsortium
-    patch: pytest.MonkeyPatch
-
-    def run(self) -> None:
-        with self.patch.context():
-            self.consortium.run()
-
-
 class TestBrokenAggregator:
     """The aggregator's own program misbehaves; trainers hold against it."""
 
@@ -272,15 +260,7 @@ class TestBrokenAggregator:
     def test_it_repeats_a_round_without_one_member(self) -> None:
         """In a second attempt it leaves dave out of the round that was unmasked with him: the difference is his."""
         consortium = masked()
-
-        class Stop(Tamper):
-            def request(self, transit: Transit) -> list[Transit]:
-                if transit.kind == "train" and len(consortium.learners["alice"].rounds) == 1:
-                    grid.stop_run()
-                return [transit]
-
-        with consortium.grid(Stop()) as grid, pytest.raises(Exception, match="stopped"):
-            consortium.aggregator(GridMailroom(grid)).run()
+        crash_after_round_1(consortium)
         peer = consortium.trainer_peer("dave")
         with pytest.raises(CohortTooSmall):
             consortium.run(Relay(request=drop("deal", peers={peer})), attempt=2)
@@ -288,16 +268,25 @@ class TestBrokenAggregator:
 
     def test_with_the_same_members_the_round_is_repeated(self) -> None:
         consortium = masked()
-
-        class Stop(Tamper):
-            def request(self, transit: Transit) -> list[Transit]:
-                if transit.kind == "train" and len(consortium.learners["alice"].rounds) == 1:
-                    grid.stop_run()
-                return [transit]
-
-        with consortium.grid(Stop()) as grid, pytest.raises(Exception, match="stopped"):
-            consortium.aggregator(GridMailroom(grid)).run()
+        crash_after_round_1(consortium)
         assert_close(consortium.run(attempt=2), consortium.expected())
+        assert consortium.learners["alice"].rounds == [1, 1, 2, 3]
+
+
+def crash_after_round_1(consortium: SimulatedConsortium) -> None:
+    """The aggregator unmasks the first sum and dies before anybody has it."""
+
+    class Crash(Tamper):
+        def request(self, transit: Transit) -> list[Transit]:
+            if transit.kind != "train" or transit.peer not in trained:
+                trained.update({transit.peer} if transit.kind == "train" else ())
+                return [transit]
+            grid.stop_run()
+            return []
+
+    trained: set[int] = set()
+    with consortium.grid(Crash()) as grid, pytest.raises(Exception, match="stopped"):
+        consortium.aggregator(GridMailroom(grid)).run()
 
 
 def consortium_order(fields: dict[str, Any]) -> Any:

@@ -31,6 +31,10 @@ class Masking(Clause):
     ]  # c: members that may pool what they know with the relay
     dropouts: Annotated[int, Field(ge=0, le=LIMITS.members)]  # d: members that may vanish in a round, at any step
 
+    def least(self, minimum_cohort: int) -> int:
+        """The fewest members that any sum may be of: two beyond the colluders hide behind each other."""
+        return max(self.threshold, self.colluders + 2, minimum_cohort)
+
 
 class Homomorphic(Masking):
     """Homomorphic encryption, with a survivors' set agreed on as in masked sums (docs/secure-sums-he.md)."""

@@ -112,7 +112,7 @@ def accept_roster(roster: Roster, attempt: Attempt) -> Terms:
     if len({keys for _, keys in roster.entries}) != len(roster.entries):
         raise Untrusted("two members of the roster have the same session keys")
     # (3) They are enough to hide behind each other.
-    least = least_of(manifest)
+    least = masking.least(manifest.aggregation.minimum_cohort)
     if len(roster.entries) < least:
         raise CohortTooSmall(f"{len(roster.entries)} members are in the roster; a sum needs {least}")
     return Terms(roster, Graph(roster.members, plan(len(roster.entries), masking), roster.digest), least)
@@ -122,9 +122,3 @@ def masking_of(manifest: Manifest) -> Masking:
     if manifest.protection.agreement is None:
         raise Untrusted("the manifest does not ask for sums that hide single updates")
     return manifest.protection.agreement
-
-
-def least_of(manifest: Manifest) -> int:
-    """The fewest members that any sum may be of."""
-    masking = masking_of(manifest)
-    return max(masking.threshold, masking.colluders + 2, manifest.aggregation.minimum_cohort)

@@ -38,6 +38,7 @@ from superswarm.attestation.messages import (
     Vouched,
 )
 from superswarm.attestation.nvidia.binding import attest_machine
+from superswarm.attestation.peers import Dossier
 from superswarm.consortium.grant import ApprovedGrant
 from superswarm.crypto.channel import SECRET_BYTES, Channel
 from superswarm.crypto.hpke import KemKey
@@ -54,11 +55,13 @@ FINAL = frozenset({"SecondAggregator", "NoGrant", "OtherManifest", "VersionMisma
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An attested, vouched-for trainer, and the channel to it."""
+    """An attested, vouched-for trainer, the channel to it, and what shows other trainers that it is one."""
 
     member: MemberId
     peer: int
     channel: Channel
+    keys: SessionKeys
+    dossier: Dossier
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,13 @@ class _Trainer:
     evidence: Evidence | None = None
     pairing: bytes = b""
     vouch: bytes = b""
+
+    def dossier(self, nonces: list[bytes]) -> Dossier:
+        """What other trainers judge it by."""
+        evidence = self.evidence.to_bytes() if self.evidence is not None else b""
+        return Dossier(
+            member=self.member, keys=self.keys.to_bytes(), nonces=tuple(nonces), evidence=evidence, vouch=self.vouch
+        )
 
 
 @dataclass(slots=True)
@@ -256,10 +266,11 @@ class Admission:
         at: int,
     ) -> list[Session]:
         half_open: dict[int, tuple[_Trainer, Binding, bytes]] = {}
+        nonces = {t.peer: [nonce, nodes[t.member].nonce] for t in trainers.values()}
         asks: dict[int, Confirm] = {}
         for trainer in trainers.values():
             with self._leaving_out(trainer.peer):
-                theirs = self._judge(trainer, [nonce, nodes[trainer.member].nonce], at)
+                theirs = self._judge(trainer, nonces[trainer.peer], at)
                 agreed = transcript(self.attempt, mine, theirs)
                 secret = secrets.token_bytes(SECRET_BYTES)
                 sealed = trainer.keys.kem.seal(secret, info=secret_info(agreed, AGGREGATOR))
@@ -274,7 +285,8 @@ class Admission:
 
         def take(peer: int, reply: Confirmed) -> None:
             trainer, theirs, secret = half_open[peer]
-            sessions.append(self._open(trainer, transcript(self.attempt, mine, theirs), secret, reply))
+            channel = self._open(trainer, transcript(self.attempt, mine, theirs), secret, reply)
+            sessions.append(Session(trainer.member, peer, channel, trainer.keys, trainer.dossier(nonces[peer])))
 
         self._ask(asks, Confirmed, take)
         return sessions
@@ -288,7 +300,7 @@ class Admission:
         judge_trainer(self.attempt, trainer.member, trainer.keys, nonces, trainer.evidence, at)
         return self.attempt.binding(Role.TRAINER, trainer.member, trainer.keys, combined, trainer.evidence)
 
-    def _open(self, trainer: _Trainer, agreed: Digest, secret: bytes, reply: Confirmed) -> Session:
+    def _open(self, trainer: _Trainer, agreed: Digest, secret: bytes, reply: Confirmed) -> Channel:
         """Check the trainer's half of the key exchange, and make the channel."""
         me = party(Role.TRAINER, trainer.member)
         signed = signed_secret(agreed, me, reply.sealed_secret)
@@ -306,7 +318,7 @@ class Admission:
             last_round=self.grant.grant.rounds + 1,
         )
         channel.check_confirmation(reply.confirmation)
-        return Session(trainer.member, trainer.peer, channel)
+        return channel
 
     def _ask(self, asks: Mapping[int, Message], kind: type[M], take: Callable[[int, M], None]) -> None:
         """Send each peer its message, and take the answers; a peer that fails or is silent is left out."""

@@ -6,7 +6,6 @@ It asks, trainers and nodes answer, and the relay carries ciphertext. Whatever i
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +14,14 @@ from typing import Protocol
 import rfc8785
 
 from coordinator.admission import Admission, Session
+from coordinator.broadcast import Broadcast, GlobalAdapter
 from coordinator.exchange import Timing, accepted, exchange
 from coordinator.mailroom import Mailroom, Outgoing
 from coordinator.postman import Postman
+from coordinator.secure_round import SecureRounds
 from coordinator.unlocking import Unlocking
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import ApprovedGrant
-from superswarm.crypto.channel import seal_broadcast
 from superswarm.errors import (
     CohortTooSmall,
     Error,
@@ -34,15 +34,15 @@ from superswarm.errors import (
 )
 from superswarm.io.capacity import require_memory
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
-from superswarm.updates.messages import Order, Prepared, Trained, broadcast_context
+from superswarm.updates.messages import Prepared, Trained, broadcast_context
 from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.publish import addressees
 from superswarm.updates.round import MemberMetrics, Released, Round, Update, released
 from superswarm.updates.rule import kept_bytes
+from superswarm.updates.secure.messages import Advertised
 from superswarm.values import Digest, MemberId, Role
 from superswarm.wire import Parcel, party
 
-CONTENT_KEY_BYTES = 32
 FAREWELL_SECONDS = 30.0
 DELIVERY_SECONDS = 600.0  # to bring the result to the members' nodes
 
@@ -59,19 +59,6 @@ class _Member:
 
     session: Session
     prepared: Prepared
-
-
-@dataclass(slots=True)
-class _Global:
-    """The global adapter after some completed rounds, as values; as bytes, with the server optimiser's state."""
-
-    rounds: int
-    adapter: Adapter = field(repr=False)
-    raw: bytes = field(repr=False)
-    digest: Digest = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.digest = Digest.of(self.raw)
 
 
 @dataclass(slots=True)
@@ -93,8 +80,16 @@ class Aggregator:
     _since: float = 0.0
     _spec: AdapterSpec | None = None
     _unlocking: Unlocking = field(init=False)
+    _secure: SecureRounds = field(init=False)
 
     def __post_init__(self) -> None:
+        self._secure = SecureRounds(
+            attempt=self.admission.attempt,
+            cohort=lambda: {name: member.session for name, member in self._cohort.items()},
+            exchange=self._exchange,
+            patience=self.admission.patience,
+            notify=self.notify,
+        )
         self._unlocking = Unlocking(self.mailroom, self.postman, self.timing, self._leave_out)
 
     def run(self) -> None:
@@ -188,7 +183,7 @@ class Aggregator:
 
     # --- where to begin ------------------------------------------------------------------------------------------
 
-    def _begin(self) -> _Global:
+    def _begin(self) -> GlobalAdapter:
         """Take the adapter that most members hold: the initial one, or the newest after a restart.
 
         Members derive the initial adapter from the manifest's seed and keep the global one in memory, so an
@@ -210,7 +205,7 @@ class Aggregator:
             self.notify("continued", round=rounds)
         return state
 
-    def _fetch(self, rounds: int, digest: bytes) -> _Global:
+    def _fetch(self, rounds: int, digest: bytes) -> GlobalAdapter:
         """Get the agreed adapter from one of those who hold it."""
         found: list[bytes] = []
         for member in list(self._cohort.values()):
@@ -229,7 +224,7 @@ class Aggregator:
         if not found:
             raise CohortTooSmall("no member could give the adapter that the cohort holds")
         optimizer = self._optimizer()
-        return _Global(rounds, optimizer.adapter(decode_adapter(found[0], optimizer.held)), found[0])
+        return GlobalAdapter(rounds, optimizer.adapter(decode_adapter(found[0], optimizer.held)), found[0])
 
     def _require_spec(self) -> AdapterSpec:
         if self._spec is None:
@@ -241,10 +236,12 @@ class Aggregator:
 
     # --- rounds --------------------------------------------------------------------------------------------------
 
-    def _round(self, number: int, state: _Global) -> _Global:
+    def _round(self, number: int, state: GlobalAdapter) -> GlobalAdapter:
         """One round: broadcast, collect, aggregate. Raises CohortTooSmall when too few answer by the deadline."""
         self.grant.check(self._time(), self.admission.attempt.number)
         self.notify("round begins", round=number, members=len(self._cohort))
+        if self.manifest.manifest.protection.mode == "masked":
+            return self._masked_round(number, state)
         rule = self.manifest.manifest.aggregation
         require_memory(
             kept_bytes(rule, self._require_spec(), len(self._cohort)), f"the updates that {rule.rule} keeps"
@@ -280,9 +277,32 @@ class Aggregator:
         optimizer = self._optimizer()
         held = optimizer.step(decode_adapter(state.raw, optimizer.held), result.adapter)
         self._report(number, result.metrics)
-        return _Global(number, optimizer.adapter(held), encode_adapter(held))
+        return GlobalAdapter(number, optimizer.adapter(held), encode_adapter(held))
 
-    def _evaluate(self, rounds: int, state: _Global) -> None:
+    def _masked_round(self, number: int, state: GlobalAdapter) -> GlobalAdapter:
+        """One round whose updates this aggregator does not see: their masked sum makes the next adapter."""
+        self._secure.acquaint()
+        spec, metrics = self._require_spec(), dict[MemberId, MemberMetrics]()
+        sums = self._secure.begin(number, spec)
+
+        def take(member: _Member, parcel: Parcel) -> None:
+            session = member.session
+            head, body = session.channel.open(parcel, "train-done", number)
+            trained = Trained.parse(head)
+            measured = MemberMetrics.parse(trained.metrics)
+            sums.advertised(session.member, Advertised.parse(body or b""))
+            metrics[session.member] = measured
+            self.postman.sort(trained.letters, party(Role.TRAINER, session.member))
+            self.notify("update", round=number, members=len(metrics), of=len(sums.terms.roster.members))
+
+        self._order("train", number, state, self.manifest.manifest.aggregation.round_seconds, take)
+        made = self._secure.finish(sums, spec)
+        optimizer = self._optimizer()
+        held = optimizer.step(decode_adapter(state.raw, optimizer.held), made.mean)
+        self._report(number, {name: found for name, found in metrics.items() if name in sums.survivors})
+        return GlobalAdapter(number, optimizer.adapter(held), encode_adapter(held), made)
+
+    def _evaluate(self, rounds: int, state: GlobalAdapter) -> None:
         """Have every member evaluate the final adapter, which it then also holds."""
         metrics: dict[MemberId, MemberMetrics] = {}
 
@@ -294,23 +314,16 @@ class Aggregator:
         self._report(rounds + 1, metrics)
 
     def _order(
-        self, kind: str, number: int, state: _Global, seconds: float, take: Callable[[_Member, Parcel], None]
+        self, kind: str, number: int, state: GlobalAdapter, seconds: float, take: Callable[[_Member, Parcel], None]
     ) -> None:
         """Send the cohort its order with the global adapter, encrypted once, and take the answers."""
-        content_key = secrets.token_bytes(CONTENT_KEY_BYTES)
-        context = broadcast_context(self.manifest.digest, self.admission.attempt.run, number)
-        holders = {m for m, x in self._cohort.items() if x.prepared.digest == state.digest.raw}
-        everybody_holds_it = holders == self._cohort.keys()
-        body = b"" if everybody_holds_it else seal_broadcast(state.raw, content_key, context)
+        broadcast = Broadcast(state, broadcast_context(self.manifest.digest, self.admission.attempt.run, number))
         outgoing = []
         for member, one in self._cohort.items():
-            order = Order(
-                content_key=b"" if member in holders else content_key,
-                digest=state.digest.raw,
-                letters=self.postman.take_for(party(Role.TRAINER, member)),
-            )
+            letters = self.postman.take_for(party(Role.TRAINER, member))
+            order, body = broadcast.order(one.session, one.prepared.digest, letters)
             head = one.session.channel.seal(kind, number, order.to_bytes()).head
-            outgoing.append(Outgoing(one.session.peer, kind, Parcel(head, b"" if member in holders else body)))
+            outgoing.append(Outgoing(one.session.peer, kind, Parcel(head, body)))
         by_peer = {m.session.peer: m for m in self._cohort.values()}
         before = dict(self._cohort)
         self.postman.visit(self._nodes)
@@ -361,7 +374,7 @@ class Aggregator:
             for member in self._nodes:
                 self.postman.write(member, "metrics", number, _canonical(news))
 
-    def _publish(self, state: _Global) -> None:
+    def _publish(self, state: GlobalAdapter) -> None:
         """Seal the result and bring it to the nodes of whoever receives, releases or serves it."""
         container = self.publisher.publish(state.adapter, self.admission, state.rounds)
         wanted = addressees(self.manifest.manifest)
@@ -391,7 +404,7 @@ class Aggregator:
         self._exchange(asks, FAREWELL_SECONDS, lambda *_: None)
 
 
-def _holding(prepared: Prepared, state: _Global) -> Prepared:
+def _holding(prepared: Prepared, state: GlobalAdapter) -> Prepared:
     return Prepared(spec=prepared.spec, examples=prepared.examples, rounds=state.rounds, digest=state.digest.raw)
 
 

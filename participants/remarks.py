@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from superswarm.consortium.manifest import Manifest
+from superswarm.updates.secure.graph import plan
 from superswarm.values import SIMULATED_WARNING
 
 
@@ -51,6 +53,7 @@ def _handling(m: Manifest) -> Iterable[str]:
             "protection is attested: whoever breaks the aggregator's TEE sees each member's updates, from which "
             "training data can be guessed"
         )
+    yield from _masking(m)
     if m.privacy.mechanism == "none":
         yield (
             "privacy is none: whoever receives the adapter may learn from it what it remembers of the data "
@@ -72,6 +75,31 @@ def _handling(m: Manifest) -> Iterable[str]:
         yield f"{', '.join(m.metrics.release)} of single members are shown to {' and '.join(m.metrics.to)}"
     if "operator" in m.metrics.to:
         yield "the operator sees metrics"
+
+
+def _masking(m: Manifest) -> Iterable[str]:
+    """What masked sums tolerate, and what they leave open."""
+    masking, n = m.protection.masking, len(m.trainers)
+    if masking is None:
+        return
+    least, found = masking.least(m.aggregation.minimum_cohort), plan(n, masking)
+    yield (
+        f"protection is masked: {masking.colluders} members together with a broken aggregator learn nothing but the "
+        f"sum of the others, {least - masking.colluders} at least; with more colluders single updates are not safe"
+    )
+    yield f"up to {masking.dropouts} of {n} members may vanish in a round, at any step; with more it has no result"
+    if not found.complete:
+        yield (
+            f"{n} members mask with {found.degree} neighbours each: the graph exposes somebody with a probability "
+            f"of at most 2^{_power_of_two(found.exposure)}, and a round in which {masking.dropouts} members vanish "
+            f"at random fails with one of at most 2^{_power_of_two(found.failure)}"
+        )
+    yield "protection is masked: what a member adds to a sum is not seen, so one that lies can spoil it unnoticed"
+
+
+def _power_of_two(probability: float) -> int:
+    """The exponent of the next power of two above; of a probability too small to tell, the smallest said."""
+    return math.ceil(math.log2(max(probability, 2.0**-128)))
 
 
 def _steering(m: Manifest) -> Iterable[str]:

@@ -199,6 +199,14 @@ PROTECTION = """
 
 [protection]
 mode = "attested"  # single updates are in the clear inside the aggregator's TEE, and nowhere else
+# With mode = "masked" the aggregator sees the members' sum only (docs/secure-sums.md), and two more tables are needed:
+# [protection.encoding]
+# clip_norm = 1.0  # the largest L2 norm of an update; each trainer logs how much of its own was cut
+# max_weight = 10000  # examples of the largest member; 1 with weighting = "equal"
+# [protection.masking]
+# threshold = 3  # of the members that train: more than half of them and the colluders together
+# colluders = 0  # members that may pool what they know with the aggregator
+# dropouts = 1  # members that may vanish in a round; minimum_cohort is from threshold to all but these
 
 [privacy]
 mechanism = "none"  # what the finished adapter reveals of the data is not bounded: mind who receives it

@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from participants.holding import Held
 from participants.keyring import Asker, KeyRing
 from participants.learners import Learner, Learners
 from participants.mailbox import Mailbox
+from participants.secure_round import KINDS, SecureMember, Unmaskings, discreet
 from superswarm.attestation.evidence import (
     NONCE_BYTES,
     Attester,
@@ -40,12 +42,13 @@ from superswarm.consortium.grant import ApprovedGrant
 from superswarm.crypto.channel import SECRET_BYTES, Channel, open_broadcast
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
-from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest
-from superswarm.updates.adapter import Adapter, decode_adapter, encode_adapter
+from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest, Untrusted
+from superswarm.updates.adapter import encode_adapter, flat_vector
 from superswarm.updates.messages import Order, Prepared, Trained, Unlock, Unlocked, broadcast_context
 from superswarm.updates.optimizer import ServerOptimizer
 from superswarm.updates.round import MemberMetrics
-from superswarm.values import Digest, MemberId, Role
+from superswarm.updates.secure.messages import Total
+from superswarm.values import MemberId, Role
 from superswarm.wire import Parcel, party
 
 AGGREGATOR = party(Role.AGGREGATOR)
@@ -77,6 +80,7 @@ class _Session:
     signed_time: int
     since: float
     keyring: KeyRing
+    secure: SecureMember | None = None  # where the aggregator is to see sums only
 
 
 @dataclass(slots=True)
@@ -86,17 +90,6 @@ class _Loaded:
     job: str
     run: str | None  # None: nothing of it is sealed
     learner: Learner
-
-
-@dataclass(slots=True)
-class _Held:
-    """The newest global adapter that this trainer has, and after how many completed rounds."""
-
-    run: str
-    rounds: int
-    whole: Adapter = field(repr=False)  # with the server optimiser's state
-    adapter: Adapter = field(repr=False)  # its part that is trained
-    digest: Digest
 
 
 class Trainer:
@@ -123,7 +116,8 @@ class Trainer:
         self._pending: _Pending | None = None
         self._session: _Session | None = None
         self._loaded: _Loaded | None = None
-        self._held: _Held | None = None
+        self._held: Held | None = None
+        self._unmaskings: Unmaskings | None = None
 
     def preload(self) -> None:
         """Load the job before any run asks for it, where there is but one and nothing of it is sealed."""
@@ -157,6 +151,8 @@ class Trainer:
                 return self._work(kind, parcel)
             case "bye":
                 return self._bye(parcel)
+            case _ if kind in KINDS:
+                return self._secure(kind, parcel)
             case _:
                 raise Malformed("a message of a kind that a trainer does not take")
 
@@ -219,6 +215,8 @@ class Trainer:
         self._session = _Session(
             attempt, pending.grant, channel, at, self._monotonic(), self._keyring(pending, message.trainer_vouch)
         )
+        if self.manifest.manifest.protection.mode == "masked":
+            self._session.secure = self._secure_member(pending)
         self._pending = None
         self._notify("admitted", run=attempt.run, attempt=attempt.number)
         return Confirmed(
@@ -234,9 +232,37 @@ class Trainer:
         session = self._session
         if session is None:
             raise NotVouched("no aggregator has been admitted")
-        at = session.signed_time + int(self._monotonic() - session.since)
-        session.grant.check(at, session.attempt.number)
+        session.grant.check(self._time(session), session.attempt.number)
         return session
+
+    def _time(self, session: _Session) -> int:
+        """The members' signed time, carried on by the monotonic clock; unix seconds."""
+        return session.signed_time + int(self._monotonic() - session.since)
+
+    def _secure_member(self, pending: _Pending) -> SecureMember:
+        """This session's part in secure sums. What was unmasked before in this run, in whichever attempt, counts."""
+        run = pending.attempt.run
+        if self._unmaskings is None or self._unmaskings.run != run:
+            self._unmaskings = Unmaskings(run=run)
+        return SecureMember(
+            attempt=pending.attempt,
+            member=self.member,
+            keys=pending.keys,
+            kem=pending.kem,
+            signing=pending.signing,
+            unmaskings=self._unmaskings,
+            now=lambda: self._time(self._live()),
+            notify=self._notify,
+        )
+
+    def _secure(self, kind: str, parcel: Parcel) -> Parcel:
+        """One message of a secure sum, from within the channel."""
+        session = self._live()
+        if session.secure is None:
+            raise Malformed("the manifest does not ask for secure sums")
+        head, body = session.channel.open(parcel, kind)
+        answer, update = session.secure.answer(kind, head, body or b"")
+        return session.channel.seal(answer.KIND, session.channel.round, answer.to_bytes(), update)
 
     def _keyring(self, pending: _Pending, vouch: bytes) -> KeyRing:
         """What asks for the keys of the job's sealed assets, with this session's keys and their member's vouch."""
@@ -292,19 +318,18 @@ class Trainer:
         held = self._hold(session)
         prepared = Prepared(
             spec=learner.spec.to_bytes(),
-            examples=learner.examples,
+            examples=learner.examples if session.secure is None else 0,  # a weight is summed in secret
             rounds=held.rounds,
             digest=held.digest.raw,
         )
         return session.channel.seal("prepared", session.channel.round, prepared.to_bytes())
 
-    def _hold(self, session: _Session) -> _Held:
+    def _hold(self, session: _Session) -> Held:
         """The newest global adapter of this run; the initial one where the run is new."""
         run = session.attempt.run
         if self._held is None or self._held.run != run:
             adapter = self._learner_for(session).initial()
-            whole = self._optimizer(session).start(adapter)
-            self._held = _Held(run, 0, whole, adapter, Digest.of(encode_adapter(whole)))
+            self._held = Held.initial(run, adapter, self._optimizer(session))
         return self._held
 
     def _optimizer(self, session: _Session) -> ServerOptimizer:
@@ -332,36 +357,56 @@ class Trainer:
         train_loss, update = None, None
         if kind == "train":
             trained, train_loss = learner.train(held.adapter, round_)
-            update = encode_adapter({name: trained[name] - held.adapter[name] for name in trained})
+            delta = {name: trained[name] - held.adapter[name] for name in trained}
+            if session.secure is None:
+                update = encode_adapter(delta)
+            else:
+                learner.spec.check(delta)
+                flat = flat_vector(delta, learner.spec)
+                update = session.secure.begin(round_, flat, learner.examples).to_bytes()
         metrics = MemberMetrics(
             train_loss=train_loss,
             eval_loss=eval_loss,
             examples=learner.examples,
             seconds=self._monotonic() - began,
         )
+        if session.secure is not None:
+            metrics = discreet(metrics, self.manifest.manifest.metrics)
         reply = Trained(metrics=metrics.to_bytes(), letters=self.mailbox.collect())
         return session.channel.seal(f"{kind}-done", round_, reply.to_bytes(), update)
 
-    def _take(self, session: _Session, order: Order, body: bytes, round_: int) -> _Held:
+    def _take(self, session: _Session, order: Order, body: bytes, round_: int) -> Held:
         """The global adapter that this round begins from: broadcast, or the one already held."""
-        run = session.attempt.run
         if not order.content_key:
             held = self._hold(session)
         else:
-            raw = open_broadcast(body, order.content_key, broadcast_context(self.manifest.digest, run, round_))
-            optimizer = self._optimizer(session)
-            whole = decode_adapter(raw, optimizer.held)
-            held = _Held(run, round_ - 1, whole, optimizer.adapter(whole), Digest.of(raw))
+            context = broadcast_context(self.manifest.digest, session.attempt.run, round_)
+            raw = open_broadcast(body, order.content_key, context)
+            held = self._step(session, order, raw, round_) if order.total else self._adopt(session, raw, round_)
         if held.digest.raw != order.digest:
             raise Mismatch("the adapter held is not the one that this round begins from")
         self._held = held
         return held
 
+    def _adopt(self, session: _Session, raw: bytes, round_: int) -> Held:
+        """The adapter as the aggregator gives it; not where this trainer can check the sum that makes it."""
+        if session.secure is not None and session.secure.brought(round_ - 1):
+            raise Untrusted("the aggregator gives an adapter instead of the sum that this trainer is part of")
+        return Held.given(session.attempt.run, round_ - 1, raw, self._optimizer(session))
+
+    def _step(self, session: _Session, order: Order, raw: bytes, round_: int) -> Held:
+        """The next adapter from the one held and the last round's sum, once that is checked."""
+        held = self._hold(session)
+        if session.secure is None or held.rounds != round_ - 2:
+            raise Untrusted("a sum for an adapter that this trainer does not hold")
+        checked = session.secure.check(Total.parse(order.total), raw, round_ - 1)
+        return held.after(checked, self._optimizer(session))
+
     def _bye(self, parcel: Parcel) -> Parcel:
         session = self._live()
         session.channel.open(parcel, "bye")
         reply = session.channel.seal("bye-done", session.channel.round, b"")
-        self._session, self._held = None, None
+        self._session, self._held, self._unmaskings = None, None, None
         if self._loaded is not None and self._loaded.run is not None:
             self._loaded = None  # its keys were released for this run
         self._notify("run finished", run=session.attempt.run)

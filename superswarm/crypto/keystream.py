@@ -29,7 +29,7 @@ class KeyStream:
 
     def fill(self, out: NDArray[Any]) -> None:
         """Write the next bytes of the stream over a contiguous array; its integers are little-endian."""
-        view = memoryview(out).cast("B")
+        view = out.data.cast("B")
         for start in range(0, len(view), BLOCK):
             part = view[start : start + BLOCK]
             self._encryptor.update_into(_ZEROS[: len(part)], part)

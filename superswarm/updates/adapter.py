@@ -106,6 +106,11 @@ class AdapterSpec:
             start = stop
 
 
+def flat_vector(adapter: Adapter, spec: AdapterSpec) -> NDArray[np.float32]:
+    """An adapter of this spec as one vector (P,), in the order of `AdapterSpec.spans`."""
+    return np.concatenate([adapter[name].reshape(-1) for name, _ in spec.shapes])
+
+
 def encode_adapter(adapter: Adapter) -> bytes:
     """Write the canonical safetensors bytes: what `safetensors.numpy.save` writes, in one copy of the values.
 

@@ -43,13 +43,15 @@ class Order(Message):
     """Aggregator → trainer: train or evaluate from this global adapter.
 
     `content_key` opens the parcel's body, which all members share; empty where the trainer already holds the
-    adapter whose digest is named.
+    adapter whose digest is named. With `total` the body is the last round's sum, which makes that adapter of the one
+    held (docs/secure-sums.md).
     """
 
     KIND: ClassVar[str] = "order"
     content_key: bytes
     digest: bytes
     letters: Blobs
+    total: bytes = b""  # Total; empty where the body is an adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

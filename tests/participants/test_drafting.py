@@ -179,6 +179,28 @@ def test_what_a_rule_tolerates_is_said(settings: dict[str, Any], said: list[str]
     assert "fedavg" not in text
 
 
+def masked(n: int, colluders: int, dropouts: int) -> str:
+    threshold = (n + colluders) // 2 + 1
+    members = [member(f"m{i}", "data") for i in range(n)]
+    protection = {
+        "mode": "masked",
+        "encoding": {"clip_norm": 1.0, "max_weight": 100},
+        "masking": {"threshold": threshold, "colluders": colluders, "dropouts": dropouts},
+    }
+    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": threshold, "round_seconds": 60}
+    return "\n".join(tolerated(manifest(*members, protection=protection, aggregation=rule)))
+
+
+def test_what_masked_sums_tolerate_is_said() -> None:
+    few = masked(5, 1, 1)
+    assert "1 members together with a broken aggregator learn nothing but the sum of the others, 3 at least" in few
+    assert "up to 1 of 5 members may vanish" in few
+    assert "neighbours" not in few
+    many = masked(40, 4, 4)
+    assert "40 members mask with 32 neighbours each" in many
+    assert "at most 2^-" in many
+
+
 def test_what_is_tolerated_is_said() -> None:
     plain = "\n".join(tolerated(manifest()))
     for word in ("SIMULATED", "attested", "privacy is none", "minimum_cohort is 1", "2 of 3 members can start runs"):

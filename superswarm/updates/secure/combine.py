@@ -124,9 +124,9 @@ class SumRound:
 
     def ask_unmasking(self) -> dict[MemberId, Agreed]:
         """Close (4): to each survivor, what witnesses signed. CohortTooSmall where too few did."""
-        if len(self._signatures) < self._graph.plan.threshold:
+        if len(self._signatures) < self._graph.plan.signatures:
             raise CohortTooSmall(
-                f"{len(self._signatures)} witnesses signed the survivors; it takes {self._graph.plan.threshold}"
+                f"{len(self._signatures)} witnesses signed the survivors; it takes {self._graph.plan.signatures}"
             )
         self._step, self._asked, self._answered = STEPS.index("unmasked"), self.survivors, set()
         masked, members, witnesses, signatures = self._agreement()
@@ -220,7 +220,7 @@ class SumRound:
 
     def _agreement(self) -> tuple[bytes, bytes, bytes, tuple[bytes, ...]]:
         """Masked for, survivors, witnesses, and as many signatures as it takes."""
-        signers = [w for w in self._graph.witnesses if w in self._signatures][: self._graph.plan.threshold]
+        signers = [w for w in self._graph.witnesses if w in self._signatures][: self._graph.plan.signatures]
         mark = self._roster.mark
         return mark(self._masked), mark(self.survivors), mark(signers), tuple(self._signatures[w] for w in signers)
 

@@ -35,10 +35,15 @@ STEPS: Final = ("advertise", "share", "mask", "sign", "unmask")
 
 
 class MemberRound:
-    """A trainer's part in one round. Seeds are fresh, and go with this object."""
+    """A trainer's part in one round. Seeds are fresh, and go with this object.
 
-    def __init__(self, standing: Standing, number: int) -> None:
+    `before` is the set of survivors with whom this trainer unmasked the same round of the run in an earlier attempt:
+    it takes part again with the same survivors only, since two sums of one round differ by single updates.
+    """
+
+    def __init__(self, standing: Standing, number: int, before: frozenset[MemberId] | None = None) -> None:
         standing.begin(number)
+        self._before = before
         self.context = Context(standing.terms.roster, number)
         self._standing, self._me = standing, standing.me
         self._graph, self._roster = standing.terms.graph, standing.terms.roster
@@ -50,6 +55,7 @@ class MemberRound:
         self._advertisers: frozenset[MemberId] = frozenset()
         self._masked: frozenset[MemberId] = frozenset()
         self._signed: frozenset[MemberId] | None = None
+        self.unmasked: frozenset[MemberId] | None = None  # the survivors, once shares were given
 
     def advertise(self) -> Advertised:
         """(1) Make the seeds of pairwise masks with later neighbours, and commit to both own seeds."""
@@ -106,7 +112,7 @@ class MemberRound:
         self._enter("sign")
         if self._me not in self._graph.witnesses:
             raise Untrusted("this trainer is no witness under this roster")
-        self._signed = self._set(message.members, within=self._masked)
+        self._signed = self._survivors(message.members)
         statement = self.context.statement(self._roster.mark(self._masked), self._roster.mark(self._signed))
         return Signed(signature=self._standing.signing.sign(SURVIVORS, statement))
 
@@ -114,7 +120,7 @@ class MemberRound:
         """(5) Give one share of each member that masks were made for: survivors' first seed, the others' second."""
         self._enter("unmask")
         # (1) The survivors are a set that this member may survive with, and no other than it signed.
-        survivors = self._set(message.members, within=self._masked)
+        survivors = self._survivors(message.members)
         if self._signed not in (None, survivors):
             raise Untrusted("the aggregator names other survivors than those that this trainer signed")
         # (2) Witnesses signed it, with the same set of those masked for that this member has: no other set can be.
@@ -133,6 +139,7 @@ class MemberRound:
             for owner in held
         )
         self._shares.clear()
+        self.unmasked = survivors
         return Unmasked(shares=chosen)
 
     def _enter(self, step: str) -> None:
@@ -153,6 +160,12 @@ class MemberRound:
             raise CohortTooSmall(
                 f"a sum of {len(members)} members: this trainer asks for {self._standing.terms.least}"
             )
+        return members
+
+    def _survivors(self, marks: bytes) -> frozenset[MemberId]:
+        members = self._set(marks, within=self._masked)
+        if self._before not in (None, members):
+            raise Untrusted("this round was unmasked before, with other survivors: their difference would show")
         return members
 
     def _among(self, members: frozenset[MemberId]) -> list[MemberId]:

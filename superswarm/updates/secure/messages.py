@@ -14,11 +14,10 @@ from superswarm.attestation.messages import Blobs, Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduce(Message):
-    """Aggregator → trainer: who is in the sums, and what speaks for those that it deals with."""
+    """Aggregator → trainer: who is in the sums. The body is a list of Dossier: of all that `needed` names."""
 
     KIND: ClassVar[str] = "introduce"
     roster: bytes  # Roster
-    dossiers: Blobs  # Dossier, of all but the trainer itself that `needed` names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +45,14 @@ class Acquaint(Message):
 
     KIND: ClassVar[str] = "acquaint"
     passed: Blobs  # Passed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquainted(Message):
+    """Trainer → aggregator: it has links to its neighbours and is ready for rounds under this roster."""
+
+    KIND: ClassVar[str] = "acquainted"
+    roster: bytes  # its digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,12 +59,12 @@ class Ring:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype("<u2") if self.bits == 16 else np.dtype("<u4")
+        return np.dtype("<u2") if self.bits <= 16 else np.dtype("<u4")
 
     @property
     def half(self) -> int:
         """A member's integers are from 0 to twice this, which stands for zero."""
-        return min((2**self.bits - 1) // self.members, MOST_LEVELS - 1) // 2
+        return min(((1 << self.bits) - 1) // self.members, MOST_LEVELS - 1) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class Code:
 def _fractions(dither: KeyStream, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The next dither: uniform over the 256 odd multiples of 1/512 below 1, so that sums with it stay exact."""
     raw = dither.take(math.prod(shape), np.dtype("u1")).reshape(shape)
-    fractions = np.multiply(raw, np.float32(2.0**-8), dtype=np.float32)
+    fractions: NDArray[np.float32] = np.multiply(raw, np.float32(2.0**-8), dtype=np.float32)
     fractions += np.float32(2.0**-9)
     return fractions
 

@@ -70,18 +70,24 @@ class Roster:
     def keys_of(self, member: MemberId) -> Digest:
         return dict(self.entries)[member]
 
+    @cached_property
+    def _places(self) -> dict[MemberId, int]:
+        return {member: i for i, member in enumerate(self.members)}
+
     def mark(self, members: Iterable[MemberId]) -> bytes:
-        """A set of members as a bit each, in the roster's order."""
-        wanted = set(members)
-        bits = sum(1 << i for i, member in enumerate(self.members) if member in wanted)
-        return bits.to_bytes(-(-len(self.entries) // 8), "big")
+        """A set of members of this roster as a bit each, in its order."""
+        marks = bytearray(-(-len(self.entries) // 8))
+        for member in members:
+            place = self._places[member]
+            marks[-1 - place // 8] |= 1 << place % 8
+        return bytes(marks)
 
     def read(self, marks: bytes) -> frozenset[MemberId]:
         """Invert `mark`. Raises Malformed for bits beyond the roster, or another length."""
         bits = int.from_bytes(marks, "big")
         if len(marks) != -(-len(self.entries) // 8) or bits >> len(self.entries):
             raise Malformed("a set of members does not fit the roster")
-        return frozenset(member for i, member in enumerate(self.members) if bits >> i & 1)
+        return frozenset(member for i, member in enumerate(self.members) if marks[-1 - i // 8] >> i % 8 & 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +112,13 @@ def accept_roster(roster: Roster, attempt: Attempt) -> Terms:
     if len({keys for _, keys in roster.entries}) != len(roster.entries):
         raise Untrusted("two members of the roster have the same session keys")
     # (3) They are enough to hide behind each other.
-    least = least_of(manifest)
+    least = masking.least(manifest.aggregation.minimum_cohort)
     if len(roster.entries) < least:
         raise CohortTooSmall(f"{len(roster.entries)} members are in the roster; a sum needs {least}")
     return Terms(roster, Graph(roster.members, plan(len(roster.entries), masking), roster.digest), least)
 
 
 def masking_of(manifest: Manifest) -> Masking:
-    if manifest.protection.masking is None:
-        raise Untrusted("the manifest does not ask for masked sums")
-    return manifest.protection.masking
-
-
-def least_of(manifest: Manifest) -> int:
-    """The fewest members that any sum may be of."""
-    masking = masking_of(manifest)
-    return max(masking.threshold, masking.colluders + 2, manifest.aggregation.minimum_cohort)
+    if manifest.protection.agreement is None:
+        raise Untrusted("the manifest does not ask for sums that hide single updates")
+    return manifest.protection.agreement

@@ -27,8 +27,8 @@ def check_survivors(
     # (2) Enough witnesses, all of them survivors, signed it.
     if not witnesses <= survivors.intersection(graph.witnesses):
         raise Untrusted("a set of survivors is signed by somebody who is no witness of it")
-    if len(witnesses) < graph.plan.threshold:
-        raise CohortTooSmall(f"{len(witnesses)} witnesses signed the survivors; it takes {graph.plan.threshold}")
+    if len(witnesses) < graph.plan.signatures:
+        raise CohortTooSmall(f"{len(witnesses)} witnesses signed the survivors; it takes {graph.plan.signatures}")
     signers = [member for member in graph.witnesses if member in witnesses]
     if len(signers) != len(said.signatures):
         raise Malformed("not one signature of each witness")

@@ -93,6 +93,7 @@ class TestGraph:
     def test_up_to_32_members_mask_with_everybody(self) -> None:
         found = plan(COMPLETE_UP_TO, self.masking(COMPLETE_UP_TO, 3, 3))
         assert (found.degree, found.threshold, found.exposure) == (31, 18, 0.0)
+        assert (found.witnesses, found.signatures) == (32, 18)
 
     @pytest.mark.parametrize(("n", "colluders", "dropouts"), [(100, 10, 10), (1000, 50, 50), (1000, 200, 50)])
     def test_larger_cohorts_have_few_neighbours_within_the_bounds(
@@ -103,12 +104,14 @@ class TestGraph:
         assert found.exposure <= EXPOSURE
         assert found.failure <= FAILURE
         assert 2 * found.threshold > found.degree + 2
+        assert 2 * found.signatures > found.witnesses + 1
 
     def test_all_colluders_in_one_neighbourhood_were_counted(self) -> None:
         """With no more colluders than any neighbourhood withstands, nothing is left to chance."""
         found = plan(100, self.masking(100, 10, 10))
         assert 2 * found.threshold > found.degree + 1 + 10
         assert found.threshold > found.degree // 2 + 1 + 10
+        assert 2 * found.signatures > found.witnesses + 10
         assert found.exposure == 0.0
 
     def test_the_tail_is_the_hypergeometric_one(self) -> None:
@@ -130,7 +133,7 @@ class TestGraph:
             assert len(set(near)) == found.degree
             assert name not in near
             assert all(name in graph.neighbours(other) for other in near)
-        assert len(graph.witnesses) == found.degree + 1
+        assert len(graph.witnesses) == found.witnesses
 
     def test_the_circle_follows_from_the_roster(self) -> None:
         names, found = self.names(50), plan(50, self.masking(50, 5, 5))

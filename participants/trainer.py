@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from participants import encrypted_round, secure_round
 from participants.encrypted_round import EncryptedMember
-from participants.holding import Held, Keeper
+from participants.holding import Held
+from participants.keeper import Keeper
 from participants.keyring import Asker, KeyRing
 from participants.learners import Learner, Learners
 from participants.mailbox import Mailbox

@@ -69,7 +69,7 @@ class FolderFiles:
 
 def read_examples(path: Path, *, most: int = EXAMPLES) -> list[Example]:
     """Read the first `most` examples of one file on disk. Raises UnusableDataset, also where there is none."""
-    return _some(_opened(path.name, functools.partial(path.open, "rb")), f"the dataset {path.name}", most)
+    return _some(_opened(path.name, lambda: path.open("rb")), f"the dataset {path.name}", most)
 
 
 def splits(files: Files) -> tuple[list[Example], list[Example]]:

@@ -15,29 +15,30 @@ import numpy as np
 import torch
 
 from participants.finetune import adapter_tensors, with_lora
-from participants.loading import load_base
-from participants.models import model_files
+from participants.loading import load_snapshot
+from participants.models import Snapshot
 from superswarm.consortium.manifest import Job
-from superswarm.errors import NotFinite
+from superswarm.errors import Malformed, NotFinite
 from superswarm.io.files import explained, new_folder, read_bytes
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter
 from superswarm.updates.card import WEIGHTS
-from superswarm.values import LIMITS, Digest
+from superswarm.values import LIMITS
 
 TYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CONFIG: Final = "config.json"
 CONFIG_BYTES: Final = 16 * 1024**2
 
 
-def merge(model: Path, expected: Digest, job: Job, adapter: Path, out: Path) -> None:
-    """Write the base model in `model`, with the adapter in the folder `adapter` merged, to a new folder `out`.
+def merge(base: Snapshot, job: Job, adapter: Path, out: Path) -> None:
+    """Write the base model, with the adapter in the folder `adapter` in its weights, to a new folder `out`.
 
     Computes in float32, and writes safetensors in the base's own type (float32 for GGUF). `out` appears whole or not
-    at all. Raises WrongModel or UnsafeModel as `load_base` does, WrongShapes, NotFinite or Malformed for an adapter
-    that does not fit, DiskFull or Environment.
+    at all. Raises what `load_snapshot` does, WrongShapes, NotFinite or Malformed for an adapter that does not fit,
+    DiskFull or Environment.
     """
-    stored = _stored_type(model)
-    base = load_base(model, expected, device="cpu", precision="float32")
-    adapted = with_lora(job, base)
+    stored = _stored_type(base)
+    loaded = load_snapshot(base, device="cpu", precision="float32")
+    adapted = with_lora(job, loaded)
     _put(adapted, adapter / WEIGHTS)
     try:
         merged = adapted.merge_and_unload(safe_merge=True).to(stored)
@@ -45,7 +46,7 @@ def merge(model: Path, expected: Digest, job: Job, adapter: Path, out: Path) -> 
         raise NotFinite("the adapter's values make weights that are not finite") from None
     with explained(out.parent), new_folder(out) as folder:
         merged.save_pretrained(folder)
-        base.tokenizer.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
         for file in folder.iterdir():
             _sync(file)
 
@@ -60,15 +61,15 @@ def _put(adapted: Any, weights: Path) -> None:
             tensor.copy_(torch.from_numpy(np.array(values[name])))
 
 
-def _stored_type(model: Path) -> torch.dtype:
-    """The type that the base's own configuration names; it decides how merged weights are rounded, and no more."""
-    configs = [file for name, file in model_files(model).files if name == "config.json"]
-    if not configs:
+def _stored_type(base: Snapshot) -> torch.dtype:
+    """The type that the base's configuration names: how merged weights are rounded."""
+    if base.gguf is not None:
         return torch.float32
-    try:
-        config = json.loads(read_bytes(configs[0], limit=CONFIG_BYTES))
-    except (ValueError, RecursionError):
-        config = {}
+    with base.files.open(CONFIG) as file:
+        try:
+            config = json.loads(file.read(CONFIG_BYTES))
+        except (ValueError, RecursionError):
+            raise Malformed(f"the base model's {CONFIG} is not JSON") from None
     named = config.get("dtype", config.get("torch_dtype")) if isinstance(config, dict) else None
     return TYPES.get(str(named), torch.float32)
 

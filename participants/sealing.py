@@ -41,7 +41,8 @@ def _model(path: Path) -> Selection:
     files = model_files(path).files
     for name, file in files:
         if name in CONFIGURATION:
-            refuse_remote_code(file)
+            with file.open("rb") as source:
+                refuse_remote_code(name, source)
     covered = {name for name, _ in files}
     with explained(path):
         beside = [entry.name for entry in path.iterdir()] if path.is_dir() else []

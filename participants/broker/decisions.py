@@ -45,6 +45,7 @@ class Entry(Clause):
     session: DigestText | None = None  # of the session keys that got the asset's
     code: Annotated[str, Field(max_length=64)] | None = None  # why it was refused
     missing: Annotated[int, Field(ge=0, le=LAST_SECOND)] | None = None  # entries that a restored log lacks
+    charged: Annotated[int, Field(ge=0, le=LAST_SECOND)] | None = None  # releases among them, at most
     current: Annotated[tuple[DigestText, ...], Field(strict=False, max_length=1024)] | None = None
     # ^ epochs when it was restored: their successors began with a full count
 
@@ -58,10 +59,11 @@ class Entry(Clause):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a log ends: how many entries, and the last one's digest."""
+    """Where a log ends: how many entries, the last one's digest, and how many releases it stands for."""
 
     count: int
     digest: Digest
+    releases: int  # those that were charged for in its place included
 
 
 @dataclass
@@ -69,13 +71,14 @@ class Decisions:
     """A log that was read, entry by entry, and checked to be one chain."""
 
     digests: list[Digest] = field(default_factory=list)
+    releases: int = 0
     _offers: dict[tuple[str, str], str] = field(default_factory=dict)  # (asset, manifest) → consortium
     _sessions: dict[tuple[str, str, str], set[str]] = field(default_factory=dict)  # (manifest, asset, member)
     _restores: list[tuple[int, frozenset[str]]] = field(default_factory=list)
 
     @property
     def head(self) -> Head:
-        return Head(len(self.digests), self.digests[-1] if self.digests else FIRST)
+        return Head(len(self.digests), self.digests[-1] if self.digests else FIRST, self.releases)
 
     def next(self, event: Event, at: int, fields: Mapping[str, Any]) -> Entry:
         """The entry that comes next, not taken yet."""
@@ -103,11 +106,14 @@ class Decisions:
             case "withdraw":
                 self._drop(asset, lambda offered, _: manifest in ("", offered))
             case "release":
+                self.releases += 1
                 self._sessions.setdefault((manifest, asset, entry.member or ""), set()).add(entry.session or "")
             case "restore":
                 if entry.missing != 0:
                     self._offers.clear()  # a withdrawal may be among what is missing
-                self._restores.append((entry.missing if entry.missing is not None else EVERY, _current(entry)))
+                charge = entry.charged if entry.charged is not None else EVERY
+                self.releases += charge
+                self._restores.append((charge, _current(entry)))
             case "add" | "refuse" | "rekey":
                 pass
         self.digests.append(entry.digest)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -26,6 +27,18 @@ WITNESS_FORMAT: Final = "superswarm-broker-head/1"
 RESTORE: Final = "superswarm broker restore"
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What a restored log lacks: at most so many entries and releases among them; None where nobody knows."""
+
+    entries: int | None
+    releases: int | None
+
+    @property
+    def nothing(self) -> bool:
+        return self.entries == 0
+
+
 class Witness:
     """The newest entry that a log is known to have had. Kept away from the log, it tells an old one from a new."""
 
@@ -37,16 +50,16 @@ class Witness:
         if not self.file.exists():
             return None
         data = load_json(read_bytes(self.file, limit=ENTRY_BYTES), "witness of the broker's log")
-        require_fields(data, "witness of the broker's log", WITNESS_FORMAT, {"count", "digest"})
+        require_fields(data, "witness of the broker's log", WITNESS_FORMAT, {"count", "digest", "releases"})
         match data:
-            case {"count": int(count), "digest": str(digest)} if count >= 0:
-                return Head(count, Digest.parse(digest))
+            case {"count": int(count), "digest": str(digest), "releases": int(releases)} if min(count, releases) >= 0:
+                return Head(count, Digest.parse(digest), releases)
             case _:
                 raise Malformed(f"{self.file}: not the witness of a broker's log")
 
     def note(self, head: Head) -> None:
         """Remember a head, durably."""
-        data = {"format": WITNESS_FORMAT, "count": head.count, "digest": str(head.digest)}
+        data = {"format": WITNESS_FORMAT, "count": head.count, "digest": str(head.digest), "releases": head.releases}
         write_bytes(self.file, dump_json(data), mode=SECRET, replace=True)
 
 
@@ -68,8 +81,8 @@ class Ledger:
                     f"{self.witness.file} is gone, which says how far the broker's log had come: "
                     f"see `{RESTORE} --help` for what that means"
                 )
-            self.witness.note(Head(0, FIRST))
-        elif self.missing(known):
+            self.witness.note(Head(0, FIRST, 0))
+        elif not self.missing(known).nothing:
             raise Rollback(
                 f"the broker's log lacks entries that it had, such as releases: an old copy of {self.file} was put "
                 f"in its place; `{RESTORE}` says what to do"
@@ -102,13 +115,14 @@ class Ledger:
             self._end += len(line)
         return entries
 
-    def missing(self, known: Head) -> int:
-        """How many entries, at most, this log lacks of one that had come to `known`."""
-        here = self.decisions.head.count
-        if here < known.count:
-            return known.count - here
-        same = known.count == 0 or self.decisions.digests[known.count - 1] == known.digest
-        return 0 if same else known.count
+    def missing(self, known: Head) -> Missing:
+        """What this log lacks, at most, of one that had come to `known`."""
+        here = self.decisions.head
+        if here.count < known.count:
+            return Missing(known.count - here.count, max(0, known.releases - here.releases))
+        if known.count == 0 or self.decisions.digests[known.count - 1] == known.digest:
+            return Missing(0, 0)
+        return Missing(known.count, known.releases)  # as long, but another one: none of its entries may be here
 
     def append(self, event: Event, **fields: Any) -> Entry:
         """Write one entry, on disk before this returns, then the witness. What cannot be written whole is taken back.

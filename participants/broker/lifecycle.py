@@ -7,13 +7,12 @@ holds is the stricter of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from participants.broker import vault as vaults
 from participants.broker.decisions import Entry, Head
-from participants.broker.ledger import LOG, Ledger, Witness
+from participants.broker.ledger import LOG, Ledger, Missing, Witness
 from participants.broker.vault import VaultFolder
 from participants.broker.wrapping import KeyWrapper
 from superswarm.assets.key import AssetKey
@@ -27,17 +26,6 @@ from superswarm.wire import pack, unpack
 
 BACKUP: Final = "superswarm-broker-backup/1"
 BACKUP_BYTES: Final = 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """What a restored log lacks: so many entries at most, or (None) nobody knows how many."""
-
-    entries: int | None
-
-    @property
-    def nothing(self) -> bool:
-        return self.entries == 0
 
 
 class Owner:
@@ -134,8 +122,8 @@ def find_missing(ledger: Ledger) -> Missing:
     ledger.read()
     known = ledger.witness.read()
     if known is None:
-        return Missing(None if ledger.decisions.head.count else 0)
-    return Missing(ledger.missing(known))
+        return Missing(None, None) if ledger.decisions.head.count else Missing(0, 0)
+    return ledger.missing(known)
 
 
 def reconcile(
@@ -143,8 +131,8 @@ def reconcile(
 ) -> Entry | None:
     """Let a restored broker work again, and charge for whatever its log may lack. None where it lacks nothing.
 
-    Each entry that is missing counts as a release of every asset to every member; where the witness is lost too, all
-    releases count as used up. Nothing is offered until the owner offers it anew. Epochs that follow `current`, those
+    Each release that is missing counts for every asset and every member; where the witness is lost too, all releases
+    count as used up. Nothing is offered until the owner offers it anew. Epochs that follow `current`, those
     in force now, begin with a full count.
     """
     with folder.locked():
@@ -155,6 +143,7 @@ def reconcile(
         return ledger.append(
             "restore",
             missing=missing.entries,
+            charged=missing.releases,
             current=sorted(str(manifest.digest) for manifest in current),
         )
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from participants.commands.asset_card import card
 from participants.commands.common import PassphraseFile, remark, say, say_simulated, show_table
 from participants.sealing import Selection, select
 from superswarm.assets.container import AssetHead, AssetHeader, Kind
@@ -202,3 +203,6 @@ def _readable(name: str, value: object) -> str:
     if name in ("size", "sealed_bytes") and isinstance(value, int):
         return f"{size(value)} ({value} bytes)"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+app.command("card")(card)

@@ -14,7 +14,7 @@ from participants.commands.broker_views import print_log, print_missing, print_s
 from participants.commands.common import remark, say
 from participants.config import BrokerConfig
 from superswarm.errors import Misconfigured
-from superswarm.io.keystore import open_file, read_passphrase
+from superswarm.io.keystore import read_passphrase
 from superswarm.io.options import add_config_command, with_config
 from superswarm.values import Digest
 
@@ -84,11 +84,11 @@ def add(
 
     Keep KEYFILE in a safe, or destroy it: the vault does not need it any more.
     """
-    from superswarm.assets.key import PURPOSE, AssetKey
+    from superswarm.io.sealing import load_asset_key
 
     if asset_passphrase_file is None and passphrase_file is None:
         remark(f"For {key}:")
-    found = AssetKey.parse(open_file(key, read_passphrase(asset_passphrase_file or passphrase_file), purpose=PURPOSE))
+    found = load_asset_key(key, read_passphrase(asset_passphrase_file or passphrase_file))
     owner = _begin_or_open(vault, state, vault_key_file, passphrase_file)
     owner.add(found)
     say(f"added {found.digest}, a {found.kind} of {found.header.owner}, version {found.header.version}")
@@ -191,8 +191,8 @@ def backup(
     head = _open(vault, state, vault_key_file, passphrase_file).backup(file)
     say(f"wrote {file}, with the first {head.count} entries of the log")
     remark(
-        "What the broker releases after this, the backup does not know: restored, it counts that as releases to "
-        "everybody. Back up again after each run, and keep the passphrase or key file apart."
+        "What the broker releases after this, the backup does not know: restored, it counts that for every asset and "
+        "member. Back up again after each run, and keep the passphrase or key file apart."
     )
 
 
@@ -220,9 +220,9 @@ def restore(
 ) -> None:
     """Make a broker from a backup work again, without forgetting what it released since.
 
-    broker-head.json, in the state folder, knows how far the log had come. Each entry that the backup lacks may have
-    been a release, and counts as one of every asset to every member. It may have been a withdrawal too, so nothing
-    is offered until you offer it anew. Nothing happens if nothing is missing.
+    broker-head.json, in the state folder, knows how far the log had come, and how many releases it had. Each release
+    that the backup lacks counts for every asset and every member. A withdrawal may be missing too, so nothing is
+    offered until you offer it anew. Nothing happens if nothing is missing.
 
     If broker-head.json is lost with the rest, nobody knows how much is missing: with --witness-lost all releases
     count as used up. Give the epochs now in force with --manifest: the ones that follow them begin with a full

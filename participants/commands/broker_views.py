@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from participants.broker.decisions import Decisions, Entry
-from participants.broker.lifecycle import Missing
+from participants.broker.ledger import Missing
 from participants.broker.vault import Document, Held
 from participants.commands.common import say, show_table
 from superswarm.consortium.approval import ApprovedManifest
@@ -72,7 +72,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
     run = f"{entry.run}, attempt {entry.attempt}" if entry.run is not None else ""
     why = entry.code or ""
     if entry.event == "restore":
-        why = f"{entry.missing} entries missing" if entry.missing is not None else "unknown how many are missing"
+        why = f"{entry.charged} releases missing" if entry.charged is not None else "unknown how many are missing"
     return (
         str(entry.number),
         when,
@@ -91,12 +91,12 @@ def _short(digest: str | None) -> str:
 
 def print_missing(missing: Missing) -> None:
     """What a restored broker does not know, and what follows."""
-    match missing.entries:
-        case 0:
-            say("Nothing is missing: the log is the newest. The broker can start.")
-        case None:
-            say("Nobody knows what is missing: all releases count as used up, in every epoch until now.")
-        case count:
-            say(f"Up to {count} entries are missing: each counts as a release of every asset to every member.")
+    if missing.nothing:
+        say("Nothing is missing: the log is the newest. The broker can start.")
+    elif missing.entries is None:
+        say("Nobody knows what is missing: all releases count as used up, in every epoch until now.")
+    else:
+        say(f"Up to {missing.entries} entries are missing, {missing.releases} releases among them.")
+        say("Each of these releases counts for every asset and every member.")
     if not missing.nothing:
         say("Nothing is offered any more: offer each asset anew. Counts begin again with the next epoch.")

@@ -65,7 +65,7 @@ def judge_request(
     # (2) Simulated machines protect nothing: they get what was sealed as a demo, and nothing else.
     if manifest.simulated and not demo:
         raise ReleaseRefused("not-a-demo", f"{asset.name} was not sealed as a demo, and the manifest is simulated")
-    # (3) A quorum granted this run and attempt, and its job uses the asset.
+    # (3) A quorum granted this run and attempt, its job uses the asset, and I release it to this member's trainer.
     grant = approve_grant(SignedGrant.parse(request.grant), manifest)
     grant.check(at, request.attempt)
     _require_use(manifest, asset, grant, member)
@@ -75,8 +75,8 @@ def judge_request(
     _require_vouch(attempt, request.vouch, member, keys, at)
     # (5) They are held by approved code on approved hardware, which answers my challenge.
     holder = judge_trainer(attempt, member, keys, [request.nonce], Evidence.parse(request.evidence), at)
-    # (6) The terms that I signed in the manifest allow one more release.
-    _require_terms(asset, member, used, at)
+    # (6) The last day has not passed, and one of the times that I signed is left.
+    _require_left(asset, member, used, at)
     context = KeyContext(
         domain=manifest.domain,
         manifest=manifest.digest,
@@ -91,6 +91,9 @@ def judge_request(
 
 
 def _require_use(manifest: ApprovedManifest, asset: Asset, grant: ApprovedGrant, member: MemberId) -> None:
+    terms = asset.release
+    if terms is None or "trainer" not in terms.roles or member not in terms.members:
+        raise ReleaseRefused("not-for-this-member", f"{asset.name} is not released to the trainer of {member}")
     if asset not in manifest.manifest.sealed_for(member, grant.job):
         raise ReleaseRefused("not-for-this-job", f"the trainer of {member} needs no key of {asset.name} for this job")
 
@@ -105,11 +108,9 @@ def _require_vouch(attempt: Attempt, raw: bytes, member: MemberId, keys: Session
         raise NotVouched(f"{member} vouched for this trainer {age} s ago, and a vouch lasts {LIMITS.vouch_seconds} s")
 
 
-def _require_terms(asset: Asset, member: MemberId, used: int, at: int) -> None:
+def _require_left(asset: Asset, member: MemberId, used: int, at: int) -> None:
     terms = asset.release
-    if terms is None or "trainer" not in terms.roles or member not in terms.members:
-        raise ReleaseRefused("not-for-this-member", f"{asset.name} is not released to the trainer of {member}")
-    if at > terms.ends:
-        raise ReleaseRefused("ended", f"{asset.name} is released until {terms.not_after}")
+    if terms is None or at > terms.ends:
+        raise ReleaseRefused("ended", f"{asset.name} is released until {terms.not_after if terms else 'never'}")
     if used >= terms.times:
         raise ReleaseRefused("used-up", f"{asset.name} was released to {member} {used} times of {terms.times}")

@@ -36,12 +36,25 @@ class Masking(Clause):
         return max(self.threshold, self.colluders + 2, minimum_cohort)
 
 
-class Protection(Clause):
-    """`attested`: the aggregator's TEE sees single updates. `masked`: it sees their sum only."""
+class Homomorphic(Masking):
+    """Homomorphic encryption, with a survivors' set agreed on as in masked sums (docs/secure-sums-he.md)."""
 
-    mode: Literal["attested", "masked"]
+    scheme: Literal["bfv", "ckks"] = "bfv"
+    key_holders: Annotated[int, Field(ge=3, le=LIMITS.members)]  # trainers that can decrypt the sum, each by itself
+
+
+class Protection(Clause):
+    """`attested`: the aggregator's TEE sees single updates. `masked`: it sees their sum only. `he`: not even that."""
+
+    mode: Literal["attested", "masked", "he"]
     encoding: Encoding | None = None
     masking: Masking | None = None
+    homomorphic: Homomorphic | None = None
+
+    @property
+    def agreement(self) -> Masking | None:
+        """How survivors of a round are agreed on, in the modes that need it."""
+        return self.masking or self.homomorphic
 
 
 def protection_faults(m: Manifest) -> Iterable[str]:
@@ -52,10 +65,15 @@ def protection_faults(m: Manifest) -> Iterable[str]:
         yield f"protection.encoding {'is missing' if hides else 'is only for modes that sum integers'}"
     if (protection.mode == "masked") != (protection.masking is not None):
         yield "protection.masking goes with the mode masked, and with no other"
+    if (protection.mode == "he") != (protection.homomorphic is not None):
+        yield "protection.homomorphic goes with the mode he, and with no other"
     if hides:
         yield from _hiding_faults(m)
     if protection.masking is not None:
-        yield from _masking_faults(m, protection.masking)
+        yield from _agreement_faults(m, "masking", protection.masking)
+    if protection.homomorphic is not None:
+        yield from _agreement_faults(m, "homomorphic", protection.homomorphic)
+        yield from _homomorphic_faults(m, protection.homomorphic)
 
 
 def _hiding_faults(m: Manifest) -> Iterable[str]:
@@ -73,25 +91,36 @@ def _hiding_faults(m: Manifest) -> Iterable[str]:
         yield f"aggregation.minimum_cohort is 1, and a sum of one update hides nothing under {mode}: 2 or more"
 
 
-def _masking_faults(m: Manifest, masking: Masking) -> Iterable[str]:
+def _homomorphic_faults(m: Manifest, clause: Homomorphic) -> Iterable[str]:
+    n = len(m.trainers)
+    if clause.key_holders > n:
+        yield f"protection.homomorphic.key_holders is {clause.key_holders}, and only {n} members contribute data"
+    if clause.dropouts >= clause.key_holders:
+        yield (
+            f"protection.homomorphic.dropouts is {clause.dropouts}: if all {clause.key_holders} key holders vanish, "
+            "nobody can decrypt; it must be lower"
+        )
+
+
+def _agreement_faults(m: Manifest, table: str, masking: Masking) -> Iterable[str]:
     n, t, c, d = len(m.trainers), masking.threshold, masking.colluders, masking.dropouts
     least = m.aggregation.minimum_cohort
     if n < c + 2:
         yield (
-            f"protection.masking.colluders is {c} of {n} members that contribute data: fewer than two others are "
+            f"protection.{table}.colluders is {c} of {n} members that contribute data: fewer than two others are "
             "left to hide behind each other; lower it, or choose attested"
         )
     if 2 * t <= n + c:
         yield (
-            f"protection.masking.threshold is {t}: with {n} members and {c} colluders two sets of survivors could "
+            f"protection.{table}.threshold is {t}: with {n} members and {c} colluders two sets of survivors could "
             f"both be agreed on; it must be at least {(n + c) // 2 + 1}"
         )
     if t > n:
-        yield f"protection.masking.threshold is {t}, and only {n} members contribute data"
+        yield f"protection.{table}.threshold is {t}, and only {n} members contribute data"
     elif d > n - t:
-        yield f"protection.masking.dropouts is {d}: with a threshold of {t} of {n} no more than {n - t} may vanish"
+        yield f"protection.{table}.dropouts is {d}: with a threshold of {t} of {n} no more than {n - t} may vanish"
     if not t <= least <= n - d and t <= n - d:
         yield (
-            f"aggregation.minimum_cohort is {least}: with this masking it is from {t}, the threshold, to {n - d}, "
+            f"aggregation.minimum_cohort is {least}: with this clause it is from {t}, the threshold, to {n - d}, "
             "what is left when all tolerated dropouts vanish"
         )

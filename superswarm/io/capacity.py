@@ -19,7 +19,8 @@ UNLIMITED: Final = 1 << 60  # bytes; cgroup v1 writes "no limit" as a number abo
 
 def available_memory(root: Path = Path("/")) -> int:
     """Bytes that can be taken without swapping: the machine's, or the least that a control group above leaves."""
-    return max(0, min([psutil.virtual_memory().available, *_left_in_groups(root)]))
+    free: int = psutil.virtual_memory().available
+    return max(0, min([free, *_left_in_groups(root)]))
 
 
 def require_memory(needed: int, what: str) -> None:

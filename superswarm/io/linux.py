@@ -30,12 +30,12 @@ def set_undumpable() -> bool:
     Besides ptrace, /proc/PID/mem and all kinds of core dumps, sockets included, it closes /proc/PID/fd to others. A
     program that is executed from here starts dumpable again (prctl(2), PR_SET_DUMPABLE).
     """
-    return sys.platform == "linux" and _libc().prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
+    return sys.platform == "linux" and bool(_libc().prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
 
 
 def is_dumpable() -> bool:
     """Whether other processes of this user may read this one's memory."""
-    return sys.platform != "linux" or _libc().prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0
+    return sys.platform != "linux" or bool(_libc().prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) != 0)
 
 
 def may_lock_everything() -> bool:
@@ -51,7 +51,7 @@ def lock_everything() -> bool:
 
     Not even tried under a finite RLIMIT_MEMLOCK: address space counts whole, so later allocations would fail.
     """
-    return may_lock_everything() and _libc().mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0
+    return may_lock_everything() and bool(_libc().mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0)
 
 
 class Pin:

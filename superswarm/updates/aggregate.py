@@ -97,14 +97,12 @@ def require_weight(weight: float) -> None:
 
 
 def norm(arrays: Iterable[NDArray[np.float32]]) -> float:
-    """The L2 norm of all values together, in float64: no float32 is so large that its square overflows."""
-    total = 0.0
-    for array in arrays:
-        flat = array.reshape(-1)
-        for low in range(0, flat.size, BLOCK):
-            block = flat[low : low + BLOCK].astype(np.float64)
-            total += float(block @ block)
-    return math.sqrt(total)
+    """The L2 norm of all values together, in float64: no float32 is so large that its square overflows.
+
+    Without BLAS, whose threads would wait for each other on a shared machine.
+    """
+    flat = (array.reshape(-1) for array in arrays)
+    return math.sqrt(math.fsum(float(np.einsum("i,i->", x, x, dtype=np.float64)) for x in flat))
 
 
 def clipping(size: float, most: float) -> float:

@@ -38,7 +38,10 @@ class Scenario:
 
     def play(self) -> None:
         """Type every block, in the page's order."""
-        for block in BLOCK.finditer((PAGES / f"{self.page}.md").read_text()):
+        blocks = list(BLOCK.finditer((PAGES / f"{self.page}.md").read_text()))
+        for block in blocks:
+            self.stage.home(block["party"])
+        for block in blocks:
             for command in commands(block["lines"].replace(f":{PORT}", f":{self._port}")):
                 if command.endswith("&"):
                     self._start(block["party"], shlex.split(command.removesuffix("&"))[1:])

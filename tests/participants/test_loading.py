@@ -5,26 +5,35 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file
 
-from participants.loading import LoadedBase, load_base, load_snapshot
-from participants.models import Fill, model_digest, unsealed
-from superswarm.errors import Malformed, UnsafeModel
-from superswarm.io.memory import MemoryFiles
+from participants.loading import LoadedBase, Precision, load_base, load_snapshot
+from participants.models import model_digest, unsealed
+from participants.unsealing import unseal_into
+from superswarm.assets.container import Kind
+from superswarm.assets.seal import seal_once
+from superswarm.bundle import File
+from superswarm.consortium.manifest import Asset
+from superswarm.errors import CannotOpen, Malformed, UnsafeModel
 from superswarm.values import Digest
+from tests.leftovers import holding
 from tests.tiny import tiny_gguf, tiny_model
 
 ROOT = Path(__file__).parents[2]
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - searched, not written
-ASSET = Digest.of(b"a sealed file")
+BEGAN = time.time() - 1
 
 
 def sharded(folder: Path) -> Path:
@@ -49,24 +58,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def decrypts(path: Path) -> Fill:
-    """Stands for an asset with these files whose digest holds."""
-
-    def fill(sink: MemoryFiles) -> Digest:
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            with sink.create(file.name, file.stat().st_size) as target:
-                target.write(file.read_bytes())
-
-        return ASSET
-
-    return fill
+def seal(path: Path, kind: Kind, out: Path) -> tuple[Asset, bytes]:
+    """Seal a folder or file to `out`; the asset as a manifest names it, and its key."""
+    sources = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = [File.of(file.name, [file.read_bytes()]) for file in sources]
+    with out.open("wb") as target:
+        made = seal_once(files, target, kind=kind, owner="alice", version="1", demo=True)
+    release = {"roles": ["trainer"], "members": ["bob"], "not_after": "2099-01-01", "times": 1}
+    fields = {"name": "base", "kind": kind, "owner": "alice", "digest": str(made.digest), "source": "here"}
+    return Asset.model_validate(fields | {"release": release}), made.key
 
 
-def load(path: Path, *, sealed: bool, precision: str = "float32") -> LoadedBase:
-    if not sealed:
-        return load_base(path, model_digest(path), device="cpu", precision=precision)  # type: ignore[arg-type]
-    with unsealed(decrypts(path), ASSET) as copy:
-        return load_snapshot(copy, device="cpu", precision=precision)  # type: ignore[arg-type]
+def load(path: Path, place: Path | None = None, *, precision: Precision = "float32") -> LoadedBase:
+    """Load a model, sealed to a file in `place` first if there is one."""
+    if place is None:
+        return load_base(path, model_digest(path), device="cpu", precision=precision)
+    location = place / "model.sealed"
+    asset, key = seal(path, "model", location)
+    fill = partial(unseal_into, asset=asset, location=str(location), key=key)
+    with unsealed(fill, Digest.parse(asset.digest)) as copy:
+        return load_snapshot(copy, device="cpu", precision=precision)
 
 
 def mapped() -> int:
@@ -79,9 +90,9 @@ def mapped() -> int:
 
 @pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize("form", ["one", "sharded", "gguf"])
-def test_every_form_loads_from_memory(models: dict[str, Path], form: str, sealed: bool) -> None:
-    base = load(models[form], sealed=sealed)
-    assert base.digest == (ASSET if sealed else model_digest(models[form]))
+def test_every_form_loads_from_memory(models: dict[str, Path], tmp_path: Path, form: str, sealed: bool) -> None:
+    base = load(models[form], tmp_path if sealed else None)
+    assert (base.digest == model_digest(models[form])) is not sealed
     ids = base.tokenizer("some text", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         logits = base.model(ids).logits
@@ -93,19 +104,19 @@ def test_every_form_loads_from_memory(models: dict[str, Path], form: str, sealed
 
 
 @pytest.mark.parametrize("form", ["sharded", "gguf"])
-def test_no_file_is_held_once_its_tensors_are_copied(models: dict[str, Path], form: str) -> None:
+def test_no_file_is_held_once_its_tensors_are_copied(models: dict[str, Path], tmp_path: Path, form: str) -> None:
     gc.collect()
     before = mapped()
-    base = load(models[form], sealed=True, precision="bfloat16")
+    base = load(models[form], tmp_path, precision="bfloat16")
     gc.collect()
     assert mapped() == before
     assert base.model.dtype == torch.bfloat16
 
 
-def test_weights_that_need_no_copy_use_the_memory_of_their_file(models: dict[str, Path]) -> None:
+def test_weights_that_need_no_copy_use_the_memory_of_their_file(models: dict[str, Path], tmp_path: Path) -> None:
     gc.collect()
     before = mapped()
-    base = load(models["one"], sealed=True)
+    base = load(models["one"], tmp_path)
     gc.collect()
     size = (models["one"] / "model.safetensors").stat().st_size
     assert mapped() - before <= size + 2 * os.sysconf("SC_PAGE_SIZE")  # never twice
@@ -117,40 +128,52 @@ def test_weights_that_need_no_copy_use_the_memory_of_their_file(models: dict[str
     assert mapped() == before
 
 
-def test_broken_sealed_weights_are_malformed(models: dict[str, Path], tmp_path: Path) -> None:
-    for file in models["one"].iterdir():
-        data = file.read_bytes()
-        (tmp_path / file.name).write_bytes(data[:-100] if file.suffix == ".safetensors" else data)
+@pytest.fixture
+def copied(models: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(models["one"], tmp_path / "copied"))
+
+
+def test_broken_sealed_weights_are_malformed(copied: Path, tmp_path: Path) -> None:
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(Malformed, match="does not load"):
-        load(tmp_path, sealed=True)
+        load(copied, tmp_path)
 
 
-def test_an_unsafe_sealed_model_does_not_load(models: dict[str, Path], tmp_path: Path) -> None:
-    for file in models["one"].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    config = tmp_path / "config.json"
+def test_an_unsafe_sealed_model_does_not_load(copied: Path, tmp_path: Path) -> None:
+    config = copied / "config.json"
     config.write_text(
         json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModelForCausalLM": "evil.Evil"}})
     )
     with pytest.raises(UnsafeModel):
-        load(tmp_path, sealed=True)
+        load(copied, tmp_path)
+
+
+def test_a_sealed_model_that_was_altered_does_not_load(models: dict[str, Path], tmp_path: Path) -> None:
+    location = tmp_path / "model.sealed"
+    asset, key = seal(models["one"], "model", location)
+    damaged = bytearray(location.read_bytes())
+    damaged[-1] ^= 1
+    location.write_bytes(damaged)
+    fill = partial(unseal_into, asset=asset, location=str(location), key=key)
+    with pytest.raises(CannotOpen), unsealed(fill, Digest.parse(asset.digest)):
+        pass
 
 
 # --- a trainer that is killed --------------------------------------------------------------------------------------
 
 TRAINER = """
-import io, sys
-from pathlib import Path
+import sys
+from functools import partial
 from superswarm.io.confine import hold_plaintext
 from superswarm.io.logs import logger
 hold_plaintext(logger("superswarm.test"))
-import pyarrow as pa, torch
-from pyarrow import parquet
 from participants import loading
 from participants.examples import splits
 from participants.finetune import Finetuner
 from participants.models import unsealed
-from superswarm.consortium.manifest import Job
+from participants.unsealing import unseal_into
+from superswarm.consortium.manifest import Asset, Job
 from superswarm.io.memory import MemoryFiles
 from superswarm.values import Digest
 
@@ -158,17 +181,10 @@ def wait():
     print("ready", flush=True)
     sys.stdin.read()
 
-source, moment = Path(sys.argv[1]), sys.argv[2]
-word = sys.stdin.readline().strip()
-
-def put(sink, name, data):
-    with sink.create(name, len(data)) as file:
-        file.write(data)
-
-def fill(sink):
-    for file in sorted(source.iterdir()):
-        put(sink, file.name, file.read_bytes())
-    return Digest(bytes(32))
+moment, model, data = sys.argv[1:]
+(base_asset, base_key), (data_asset, data_key) = (
+    (Asset.model_validate_json(sys.stdin.readline()), bytes.fromhex(sys.stdin.readline())) for _ in range(2)
+)
 
 if moment == "loading":
     real = loading.AutoTokenizer.from_pretrained
@@ -177,12 +193,11 @@ if moment == "loading":
         return real(*args, **more)
     loading.AutoTokenizer.from_pretrained = killed_here
 
-with unsealed(fill, Digest(bytes(32))) as copy:
+fill = partial(unseal_into, asset=base_asset, location=model, key=base_key)
+with unsealed(fill, Digest.parse(base_asset.digest)) as copy:
     base = loading.load_snapshot(copy, device="cpu", precision="float32")
 with MemoryFiles() as files:
-    raw = io.BytesIO()
-    parquet.write_table(pa.table({"prompt": [f"{word} {i}" for i in range(40)], "completion": [word] * 40}), raw)
-    put(files, "all.parquet", raw.getvalue())
+    unseal_into(files, data_asset, data, data_key)
     train, test = splits(files)
 training = {"local_steps": 2, "batch_size": 2, "learning_rate": 0.01, "max_length": 64}
 job = {"name": "j", "base_model": "m", "rounds": 1, "seed": 1, "training": training}
@@ -190,7 +205,7 @@ job |= {"lora": {"rank": 2, "alpha": 4, "target_modules": ["q_proj"]}, "evaluati
 tuner = Finetuner(Job.model_validate(job), base, train, test)
 adapter, _ = tuner.train(tuner.initial(), 1)
 tuner.evaluate(adapter)
-tuner.generate(adapter, word, 4)
+tuner.generate(adapter, train[0].prompt, 4)
 wait()
 """
 
@@ -207,12 +222,23 @@ def place() -> Iterator[Path]:
 def test_a_killed_trainer_leaves_nothing_of_model_and_data(models: dict[str, Path], place: Path, moment: str) -> None:
     """Everything that it could write to is searched: temporary, home, cache and working folders, and /dev/shm."""
     word = "canary of a dataset 77ab"
-    weights = (models["one"] / "model.safetensors").read_bytes()
-    canaries = [word.encode(), weights[-64:], (models["one"] / "chat_template.jinja").read_bytes()]
+    (place / "data").mkdir()
+    columns = {"prompt": [f"{word} {number}" for number in range(40)], "completion": [word] * 40}
+    parquet.write_table(pa.table(columns), place / "data" / "all.parquet", compression="none")
+    assets = [
+        seal(models["one"], "model", place / "model.sealed"),
+        seal(place / "data", "dataset", place / "data.sealed"),
+    ]
+    canaries = [
+        word.encode(),
+        *((models["one"] / name).read_bytes()[-64:] for name in ("model.safetensors", "config.json")),
+    ]
+    assert canaries[0] in (place / "data" / "all.parquet").read_bytes()
+    shutil.rmtree(place / "data")
     home = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "HF_HOME"), str(place / "home"))
     temporary = dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(place / "tmp"))
     child = subprocess.Popen(
-        [sys.executable, "-c", TRAINER, str(models["one"]), moment],
+        [sys.executable, "-c", TRAINER, moment, str(place / "model.sealed"), str(place / "data.sealed")],
         cwd=place / "work",
         env=os.environ | home | temporary | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.PIPE,
@@ -222,7 +248,8 @@ def test_a_killed_trainer_leaves_nothing_of_model_and_data(models: dict[str, Pat
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    child.stdin.write(word + "\n")
+    for asset, key in assets:
+        child.stdin.write(f"{asset.model_dump_json()}\n{key.hex()}\n")
     child.stdin.flush()
     assert child.stdout.readline() == "ready\n", (place / "log").read_text()
     assert (list((place / "tmp").iterdir()) != []) is (moment == "loading")  # the folder of names is there meanwhile
@@ -230,6 +257,6 @@ def test_a_killed_trainer_leaves_nothing_of_model_and_data(models: dict[str, Pat
     child.wait()
     child.stdin.close()
     child.stdout.close()
-    left = [path for folder in (place, SHARED_MEMORY) for path in folder.rglob("*") if path.is_file()]
-    assert place / "log" in left
-    assert not [path for path in left for canary in canaries if canary in path.read_bytes()]
+    assert not holding(canaries, place, since=BEGAN)
+    (place / "home" / "left").write_bytes(b"x" + canaries[-1])
+    assert holding(canaries, place, since=BEGAN) == [place / "home" / "left"]

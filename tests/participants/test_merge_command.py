@@ -14,17 +14,20 @@ from safetensors.numpy import load_file
 
 from participants.finetune import adapter_tensors, initial_adapter, with_lora
 from participants.loading import load_base
-from participants.models import model_digest
+from participants.merging import merge as merge_files
+from participants.models import model_digest, model_files, snapshot
 from superswarm import cli
+from superswarm.assets.key import PURPOSE, AssetKey
 from superswarm.consortium.approval import approve, chain_to_bytes
-from superswarm.consortium.manifest import Manifest
+from superswarm.consortium.manifest import Job, Manifest
 from superswarm.crypto import passphrase as sealing
-from superswarm.io.keystore import MemberKeys, save_keys
+from superswarm.io.keystore import MemberKeys, save_keys, seal_file
 from superswarm.updates.adapter import AdapterSpec, encode_adapter
 from superswarm.updates.card import CONFIG, WEIGHTS, adapter_config
 from superswarm.values import MemberId
 from tests import consortia
-from tests.tiny import TARGETS, tiny_model
+from tests.sealed import sealed_asset
+from tests.tiny import TARGETS, Family, tiny_model
 
 PASSPHRASE = "correct horse battery staple"
 TOKENS = torch.arange(24).reshape(2, 12)
@@ -99,6 +102,28 @@ def test_the_owner_merges_and_gets_the_same_answers(base: Path, found: Callable[
     assert merge(base) == 2, "what is there is not overwritten"
 
 
+@pytest.mark.parametrize("family", ["gpt2", "qwen2"])
+def test_other_families_merge_too(tmp_path: Path, family: Family) -> None:
+    """GPT-2 keeps its weights transposed."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_model(tmp_path / family, family=family)
+    lora = {"rank": 4, "alpha": 8.0, "target_modules": list(TARGETS[family])}
+    job = Job.from_data(consortia.job(lora=lora))
+    adapted = with_lora(job, load_base(folder, model_digest(folder), device="cpu", precision="float32"))
+    rng = np.random.default_rng(0)
+    tensors = adapter_tensors(adapted)
+    with torch.no_grad():
+        for tensor in tensors.values():
+            tensor.copy_(torch.from_numpy(rng.normal(0, 0.2, tuple(tensor.shape)).astype(np.float32)))
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / WEIGHTS).write_bytes(encode_adapter({n: t.numpy() for n, t in tensors.items()}))
+    with snapshot(folder, model_digest(folder)) as files:
+        merge_files(files, job, tmp_path / "adapter", tmp_path / "merged")
+    got = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
+    torch.testing.assert_close(got, logits(adapted), rtol=1e-4, atol=1e-4)
+
+
 def test_the_merged_model_has_the_bases_type(base: Path, tmp_path: Path, found: Callable[..., Manifest]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -123,6 +148,35 @@ def test_an_owner_knows_its_own_sealed_base(
     assert merge(base, "bob") == 4
     assert merge(base) == 0
     assert "nothing compares" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def sealed(base: Path) -> tuple[bytes, AssetKey]:
+    contents = {name: path.read_bytes() for name, path in model_files(base).files}
+    return sealed_asset(contents, kind="model", owner="alice")
+
+
+def test_a_sealed_base_is_compared_with_the_manifest(
+    sealed: tuple[bytes, AssetKey], base: Path, found: Callable[..., Manifest]
+) -> None:
+    raw, key = sealed
+    release = {"members": ["bob", "carol"], "not_after": "2030-01-01", "times": 3}
+    asset = {"name": "base", "kind": "model", "owner": "alice", "digest": str(key.digest), "source": "b"}
+    found(assets=[asset | {"release": release}])
+    seal_file(Path("base.assetkey"), key.to_bytes(), PASSPHRASE, purpose=PURPOSE)
+    Path("base.sealed").write_bytes(raw)
+    Path("spoilt.sealed").write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert merge(Path("spoilt.sealed"), "alice", "--asset-key", "base.assetkey") == 4
+    assert not Path("merged").exists()
+    assert merge(Path("base.sealed"), "alice", "--asset-key", "base.assetkey") == 0
+    merged = Path("merged").rename("from-sealed")
+    assert merge(base) == 0
+    assert model_digest(merged) == model_digest(Path("merged"))
+
+
+def test_an_asset_key_belongs_to_a_sealed_base(base: Path, found: Callable[..., Manifest]) -> None:
+    found()
+    assert merge(base, "alice", "--asset-key", "base.assetkey") == 2
 
 
 def test_values_that_overflow_are_refused(base: Path, found: Callable[..., Manifest]) -> None:

@@ -59,7 +59,7 @@ class Ring:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype("<u2") if self.bits == 16 else np.dtype("<u4")
+        return np.dtype("<u2") if self.bits <= 16 else np.dtype("<u4")
 
     @property
     def half(self) -> int:

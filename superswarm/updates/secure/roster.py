@@ -119,6 +119,6 @@ def accept_roster(roster: Roster, attempt: Attempt) -> Terms:
 
 
 def masking_of(manifest: Manifest) -> Masking:
-    if manifest.protection.masking is None:
-        raise Untrusted("the manifest does not ask for masked sums")
-    return manifest.protection.masking
+    if manifest.protection.agreement is None:
+        raise Untrusted("the manifest does not ask for sums that hide single updates")
+    return manifest.protection.agreement

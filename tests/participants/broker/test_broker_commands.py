@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +18,25 @@ from participants.key_desk import BrokerApi
 from superswarm.assets.key import PURPOSE
 from superswarm.consortium.approval import ApprovedManifest, chain_to_bytes
 from superswarm.errors import Misconfigured, Mismatch, ReleaseRefused, Rollback
+from superswarm.io.flowerenv import free_loopback_ports
 from superswarm.io.keystore import seal_file
+from superswarm.io.processes import spawn
 from superswarm.values import SIMULATED_WARNING
 from tests import consortia
 from tests.clinics import PASSPHRASE, run, settle
-from tests.releases import BASE, BASE_KEY, NOTES, NOTES_KEY, Session, agreed, ask, asset_key, manifest_of, refused
+from tests.releases import (
+    BASE,
+    BASE_KEY,
+    BOB,
+    NOTES,
+    NOTES_KEY,
+    Session,
+    agreed,
+    ask,
+    asset_key,
+    manifest_of,
+    refused,
+)
 
 AT = 1_800_000_000
 
@@ -78,6 +96,17 @@ def test_an_owner_adds_and_offers_a_key_and_its_node_releases_it() -> None:
     assert '"event":"release"' in lines[-1]
 
 
+def test_what_asset_seal_writes_is_what_a_vault_takes() -> None:
+    Path("records.jsonl").write_text('{"prompt": "p", "completion": "c"}\n' * 20)
+    words = ["--kind", "dataset", "--owner", "alice", "--version", "2026", "--out", "r.sealed", "--key", "r.assetkey"]
+    run("asset", "seal", "records.jsonl", *words)
+    said = run("broker", "add", "r.assetkey")
+    assert "a dataset of alice, version 2026" in said
+    assert SIMULATED_WARNING not in said
+    with pytest.raises(Misconfigured, match="already"):
+        run("broker", "add", "r.assetkey")
+
+
 def test_without_a_yes_nothing_is_offered() -> None:
     run("broker", "add", "base.assetkey")
     with pytest.raises(AssertionError, match="Aborted"):
@@ -125,13 +154,13 @@ def test_a_lost_machine_is_restored_and_charges_what_it_forgot() -> None:
         ask(broker, Session())
     Path("vault").rename("lost")
     said = run("broker", "restore", "backup", "--manifest", "consortium.json", answer="y\n")
-    assert "Up to 2 entries are missing" in said
+    assert "Up to 2 entries are missing, 2 releases among them" in said
     with node() as broker, refused("not-offered"):
         ask(broker, Session())
     run("broker", "offer", "base", "--manifest", "consortium.json", "--yes")
     with node() as broker, refused("used-up"):
         ask(broker, Session())
-    assert "2 entries missing" in run("broker", "log")
+    assert "2 releases missing" in run("broker", "log")
 
 
 def test_an_old_copy_in_place_of_the_vault_is_noticed_and_mended() -> None:
@@ -218,6 +247,49 @@ def test_a_broker_on_its_own_serves_every_consortium() -> None:
     write(agreed(), "consortia/twice.json")
     with pytest.raises(Misconfigured, match="one consortium"):
         service_broker(config, lambda *_, **__: None)
+
+
+@pytest.mark.e2e
+def test_a_broker_runs_on_its_own(tmp_path: Path) -> None:
+    """As a process: it answers its owner's node over mutual TLS, and says on /health that it is ready."""
+    stock()
+    Path("consortia").mkdir()
+    write(agreed(), "consortia/three.json")
+    run("broker", "certificates", "--name", "127.0.0.1")
+    port, http = free_loopback_ports(2)
+    words = ["broker", "up", "--consortia", "consortia", "--listen", f"127.0.0.1:{port}"]
+    log = tmp_path / "broker.log"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", CHEAP, *words, "--http", f"127.0.0.1:{http}", "--log-format", "json"]
+    child = spawn(command, name="broker", log=log, environment=environment, folder=tmp_path)
+    with child:
+        wait_for(log, '"event": "ready"')
+        settings = {"broker": f"127.0.0.1:{port}", "broker_ca": "broker-ca.crt"}
+        settings |= {"broker_certificate": "broker-node.crt", "broker_certificate_key": "broker-node.key"}
+        with node(**settings) as broker:
+            assert len(broker.challenge(agreed().digest, BOB, BASE.raw)) == 32
+            with pytest.raises(ReleaseRefused):
+                ask(broker, Session(), vouch=b"")
+        with urllib.request.urlopen(f"http://127.0.0.1:{http}/health") as answer:
+            assert b'"status": "ok"' in answer.read()
+    assert "refuse" in run("broker", "log")
+
+
+CHEAP = """
+import sys
+from superswarm.crypto import passphrase
+passphrase.LOG_N = 4
+from superswarm.cli import run
+raise SystemExit(run(sys.argv[1:]))
+"""  # the cost of a passphrase is tested elsewhere
+
+
+def wait_for(log: Path, text: str) -> None:
+    for _ in range(600):
+        if log.exists() and text in log.read_text():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError(log.read_text())
 
 
 def test_certificates_are_made_and_kept() -> None:

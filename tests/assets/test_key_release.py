@@ -224,8 +224,15 @@ def test_a_member_whom_the_owner_does_not_name() -> None:
     """Carol trains, but Alice's notes are for Bob's trainer only."""
     manifest = manifest_of(sealed("base"), sealed("notes", "dataset", members=[BOB]))
     judged(Session(manifest=manifest).request(NONCE, NOTES), manifest=manifest)
-    with refused("not-for-this-job"):
+    with refused("not-for-this-member"):
         judged(Session(CAROL, manifest=manifest).request(NONCE, NOTES), manifest=manifest, member=CAROL)
+
+
+def test_an_asset_that_is_for_servers_only() -> None:
+    """Bob's trainer is named among the members, but trainers are no role that Alice releases to."""
+    manifest = manifest_of(sealed("base"), sealed("other", roles=["server"]))
+    with refused("not-for-this-member"):
+        judged(Session(manifest=manifest).request(NONCE, OTHER), manifest=manifest)
 
 
 def test_an_asset_of_another_owner_or_of_nobody() -> None:

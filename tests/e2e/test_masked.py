@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import tomli_w
 from safetensors.numpy import load_file
 
+from coordinator.mailroom import Delivery
 from superswarm.demo.stage import stage
 from tests.e2e.deployment import NAMES, OPERATOR, Deployment, deploy, interrupt
+from tests.e2e.test_deployment import Attack, Cheating
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 MASKED: dict[str, Any] = {
@@ -55,3 +58,23 @@ def test_a_masked_run_over_the_real_relay(masked: Deployment, tmp_path: Path) ->
     for name in NAMES:
         encoded = [entry for entry in masked.events(masked.trainers[name]) if entry.get("event") == "encoded"]
         assert [entry["fields"]["round"] for entry in encoded] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["masked", "unmasked"])
+def test_a_member_whose_answer_is_lost_on_the_way(masked: Deployment, kind: str) -> None:
+    """One trainer's masked update, or its shares, never reach the aggregator: the sum is of the others, or of all."""
+    attack, lost = Attack(masked), list[int]()
+    asked = {"masked": "deal", "unmasked": "agreed"}[kind]
+
+    def reply(step: str, delivery: Delivery) -> Delivery | None:
+        if step == asked and not lost:
+            lost.append(1)
+            return replace(delivery, parcel=None)
+        return delivery
+
+    attack.run(f"lost-{kind}", lambda mailroom: Cheating(mailroom, reply=reply))
+    assert attack.outcome[0] == "completed"
+    assert len(attack.left_out()) == 1
+    first = attack.diary.of("round closed")[0]
+    assert first["members"] == (2 if kind == "masked" else 3)
+    assert all(np.isfinite(value).all() for value in attack.result.values())

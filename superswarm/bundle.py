@@ -61,12 +61,13 @@ def pack_files(files: Sequence[File]) -> Iterator[Piece]:
 
 
 def unpack_files(
-    chunks: Iterable[bytes], what: str, check: Callable[[list[Entry]], None], *, padded: bool = False
+    chunks: Iterable[Piece], what: str, check: Callable[[list[Entry]], None], *, padded: bool = False
 ) -> Iterator[tuple[str, int, Iterator[Piece]]]:
     """Invert `pack_files` in constant memory: each file's name and size, and its content piece by piece.
 
-    After the last file nothing follows, or, if `padded`, zeros. Raises what `check` raises for the index, and
-    Malformed or TooLarge for anything that `pack_files` would not have written; `what` names it in messages.
+    A piece is valid until the next one is asked for. After the last file nothing follows, or, if `padded`, zeros.
+    Raises what `check` raises for the index, and Malformed or TooLarge for anything that `pack_files` would not have
+    written; `what` names it in messages.
     """
     plain = _Plain(iter(chunks), what)
     (length,) = LENGTH.unpack(b"".join(plain.take(LENGTH.size)))
@@ -95,7 +96,7 @@ def _entries(fields: list[Field], what: str) -> list[Entry]:
 class _Plain:
     """Reads plaintext, which comes in chunks, in other portions."""
 
-    def __init__(self, chunks: Iterator[bytes], what: str) -> None:
+    def __init__(self, chunks: Iterator[Piece], what: str) -> None:
         self._chunks = chunks
         self._what = what
         self._left = memoryview(b"")

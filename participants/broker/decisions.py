@@ -59,11 +59,11 @@ class Entry(Clause):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a log ends: how many entries, how many of them releases, and the last one's digest."""
+    """Where a log ends: how many entries, the last one's digest, and how many releases it stands for."""
 
     count: int
     digest: Digest
-    releases: int
+    releases: int  # those that were charged for in its place included
 
 
 @dataclass
@@ -111,7 +111,9 @@ class Decisions:
             case "restore":
                 if entry.missing != 0:
                     self._offers.clear()  # a withdrawal may be among what is missing
-                self._restores.append((entry.charged if entry.charged is not None else EVERY, _current(entry)))
+                charge = entry.charged if entry.charged is not None else EVERY
+                self.releases += charge
+                self._restores.append((charge, _current(entry)))
             case "add" | "refuse" | "rekey":
                 pass
         self.digests.append(entry.digest)

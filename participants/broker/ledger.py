@@ -52,7 +52,7 @@ class Witness:
         data = load_json(read_bytes(self.file, limit=ENTRY_BYTES), "witness of the broker's log")
         require_fields(data, "witness of the broker's log", WITNESS_FORMAT, {"count", "digest", "releases"})
         match data:
-            case {"count": int(count), "digest": str(digest), "releases": int(releases)} if count >= releases >= 0:
+            case {"count": int(count), "digest": str(digest), "releases": int(releases)} if min(count, releases) >= 0:
                 return Head(count, Digest.parse(digest), releases)
             case _:
                 raise Malformed(f"{self.file}: not the witness of a broker's log")

@@ -14,7 +14,7 @@ from participants.commands.broker_views import print_log, print_missing, print_s
 from participants.commands.common import remark, say
 from participants.config import BrokerConfig
 from superswarm.errors import Misconfigured
-from superswarm.io.keystore import open_file, read_passphrase
+from superswarm.io.keystore import read_passphrase
 from superswarm.io.options import add_config_command, with_config
 from superswarm.values import Digest
 
@@ -84,11 +84,11 @@ def add(
 
     Keep KEYFILE in a safe, or destroy it: the vault does not need it any more.
     """
-    from superswarm.assets.key import PURPOSE, AssetKey
+    from superswarm.io.sealing import load_asset_key
 
     if asset_passphrase_file is None and passphrase_file is None:
         remark(f"For {key}:")
-    found = AssetKey.parse(open_file(key, read_passphrase(asset_passphrase_file or passphrase_file), purpose=PURPOSE))
+    found = load_asset_key(key, read_passphrase(asset_passphrase_file or passphrase_file))
     owner = _begin_or_open(vault, state, vault_key_file, passphrase_file)
     owner.add(found)
     say(f"added {found.digest}, a {found.kind} of {found.header.owner}, version {found.header.version}")

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 
 from superswarm.assets.container import AssetHead
 from superswarm.crypto.merkle import MerkleRoot, leaf_hash
-from superswarm.crypto.stream import read_up_to
+from superswarm.crypto.stream import SEALED_CHUNK, read_into
 from superswarm.errors import Malformed
 
 AHEAD: Final = 8  # chunks that wait to be hashed: this much memory, in MiB
@@ -27,17 +27,21 @@ class ChunkReader:
     def __init__(self, src: BinaryIO, head: AssetHead, pool: ThreadPoolExecutor) -> None:
         """`src` stands at the first chunk."""
         self._src, self._head, self._pool = src, head, pool
-        self._pending: deque[Future[bytes]] = deque()
+        self._pending: deque[tuple[Future[bytes], memoryview]] = deque()  # a hash in the making, and what it is of
         self._tree = MerkleRoot()
 
-    def __iter__(self) -> Iterator[tuple[int, bytes, bool]]:
-        """Index, sealed chunk, and whether it is the last. Raises Malformed for a file that is cut or goes on."""
+    def __iter__(self) -> Iterator[tuple[int, memoryview, bool]]:
+        """Index, sealed chunk, and whether it is the last. A chunk is valid until the next one is asked for.
+
+        Raises Malformed for a file that is cut or goes on.
+        """
         header = self._head.header
         for index in range(header.chunks):
-            sealed = read_up_to(self._src, header.chunk_bytes(index))
-            if len(sealed) != header.chunk_bytes(index):
+            buffer = self._buffer()
+            sealed = buffer[: header.chunk_bytes(index)]
+            if read_into(self._src, sealed) != len(sealed):
                 raise Malformed("a sealed asset is cut short")
-            self._hash(sealed)
+            self._pending.append((self._pool.submit(leaf_hash, sealed), buffer))
             yield index, sealed, index == header.chunks - 1
         if self._src.read(1):
             raise Malformed("a sealed asset has bytes after its end")
@@ -45,12 +49,17 @@ class ChunkReader:
     def root(self) -> bytes:
         """The Merkle root over all chunks, once all are read."""
         while self._pending:
-            self._tree.add(self._pending.popleft().result())
+            self._hashed()
         if self._tree.count != self._head.header.chunks:
             raise RuntimeError("the root of an asset that was not read to its end")
         return self._tree.root()
 
-    def _hash(self, sealed: bytes) -> None:
-        if len(self._pending) == AHEAD:
-            self._tree.add(self._pending.popleft().result())
-        self._pending.append(self._pool.submit(leaf_hash, sealed))
+    def _buffer(self) -> memoryview:
+        """Memory for a chunk: that of one which has been hashed, as soon as there are enough."""
+        return self._hashed() if len(self._pending) == AHEAD else memoryview(bytearray(SEALED_CHUNK))
+
+    def _hashed(self) -> memoryview:
+        """Take the oldest hash into the tree; returns the memory of its chunk."""
+        leaf, buffer = self._pending.popleft()
+        self._tree.add(leaf.result())
+        return buffer

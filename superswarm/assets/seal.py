@@ -26,7 +26,7 @@ from superswarm.bundle import Entry, File, Piece, pack_files
 from superswarm.consortium.documents import decode_base64, dump_json, load_json, require_fields
 from superswarm.crypto.kdf import KEY_BYTES
 from superswarm.crypto.merkle import MerkleRoot, leaf_hash
-from superswarm.crypto.stream import CHUNK, Chunks, Prologue
+from superswarm.crypto.stream import CHUNK, SEALED_CHUNK, Chunks, Prologue
 from superswarm.errors import Malformed, Mismatch
 from superswarm.values import LIMITS
 
@@ -132,18 +132,24 @@ def seal(files: Sequence[File], sealing: Sealing, dst: BinaryIO, journal: Journa
 
 def _sealed(
     files: Sequence[File], sealing: Sealing, pool: ThreadPoolExecutor
-) -> Iterator[tuple[Future[bytes], bytes]]:
-    """Each sealed chunk, and its hash, which is in the making. Nothing of it has left memory."""
+) -> Iterator[tuple[Future[bytes], memoryview]]:
+    """Each sealed chunk, and its hash, which is in the making. Nothing of it has left memory.
+
+    The memory of a chunk is used again when 2 * BATCH more are asked for.
+    """
     header = sealing.head.header
+    ring = [memoryview(bytearray(SEALED_CHUNK)) for _ in range(min(2 * BATCH, header.chunks))]
     chunks = Chunks(sealing.key, sealing.head.prologue)
     for index, plaintext in enumerate(_split(pack_files(files), header.size)):
-        sealed = chunks.seal(index, plaintext, last=index == header.chunks - 1)
+        sealed = chunks.seal_into(index, plaintext, ring[index % len(ring)], last=index == header.chunks - 1)
         yield pool.submit(leaf_hash, sealed), sealed
 
 
-def _journalled(sealed: Iterator[tuple[Future[bytes], bytes]], journal: Journal) -> Iterator[tuple[bytes, bytes]]:
+def _journalled(
+    sealed: Iterator[tuple[Future[bytes], memoryview]], journal: Journal
+) -> Iterator[tuple[bytes, memoryview]]:
     """Hash and chunk, once the journal has the hash: batch by batch, the next one being made meanwhile."""
-    waiting: deque[tuple[Future[bytes], bytes]] = deque()
+    waiting: deque[tuple[Future[bytes], memoryview]] = deque()
     index = 0
     while True:
         while len(waiting) < 2 * BATCH and (made := next(sealed, None)) is not None:

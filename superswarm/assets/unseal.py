@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from superswarm.assets.chunks import ChunkReader, hashers
 from superswarm.assets.container import AssetHead, AssetHeader, check_entries, read_head
 from superswarm.bundle import unpack_files
-from superswarm.crypto.stream import Chunks
+from superswarm.crypto.stream import CHUNK, Chunks
 from superswarm.errors import Mismatch
 from superswarm.values import Digest
 
@@ -18,7 +18,10 @@ class Sink(Protocol):
     """Where files go that nobody may use yet: a hidden folder, or memory. It is discarded when `unseal` raises."""
 
     def create(self, name: str, size: int) -> AbstractContextManager[BinaryIO]:
-        """Open the file `name` to be written from start to end. Names may have folders: `a/b.jsonl`."""
+        """Open the file `name` to be written from start to end. Names may have folders: `a/b.jsonl`.
+
+        What is passed to `write` is valid during that call only, as with every file of Python's.
+        """
         ...
 
 
@@ -39,7 +42,7 @@ def unseal(src: BinaryIO, key: bytes, expected: Digest, sink: Sink) -> AssetHead
     with hashers() as pool:
         # (3) Each chunk was sealed under that key, at this place.
         reader = ChunkReader(src, head, pool)
-        opened = (chunks.open(index, sealed, last=last) for index, sealed, last in reader)
+        opened = _opened(reader, chunks)
         # (4) Its files have names that cannot leave the sink, and there is nothing else.
         _write(opened, sink)
         # (5) All of it is what was agreed on.
@@ -64,7 +67,14 @@ def require_digest(head: AssetHead, root: bytes, expected: Digest) -> None:
         raise Mismatch(f"the sealed asset's digest is {digest}, and {expected} is expected: it is another asset")
 
 
-def _write(opened: Iterator[bytes], sink: Sink) -> None:
+def _opened(reader: ChunkReader, chunks: Chunks) -> Iterator[memoryview]:
+    """Each chunk's plaintext, valid until the next one is asked for."""
+    buffer = memoryview(bytearray(CHUNK))
+    for index, sealed, last in reader:
+        yield chunks.open_into(index, sealed, buffer, last=last)
+
+
+def _write(opened: Iterator[memoryview], sink: Sink) -> None:
     for name, size, content in unpack_files(opened, "sealed asset", check_entries, padded=True):
         with sink.create(name, size) as file:
             for piece in content:

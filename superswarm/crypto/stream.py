@@ -42,6 +42,7 @@ TAG: Final = 16
 SEALED_CHUNK: Final = CHUNK + TAG
 MAX_CHUNKS: Final = 1 << 24
 FIXED = struct.Struct(">8s32s32sI")
+_ALTERED: Final = "chunk {} of an encrypted stream was altered, moved, or is not the last"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,19 +95,33 @@ class Chunks:
 
     def seal(self, index: int, plaintext: bytes | memoryview, *, last: bool) -> bytes:
         """Encrypt one chunk. The caller uses every index once."""
-        if len(plaintext) != CHUNK and not (last and len(plaintext) < CHUNK):
-            raise ValueError("only the last chunk of a stream is short")
+        _require_plain(len(plaintext), last=last)
         return self._aead.encrypt(_nonce(index, last=last), plaintext, None)
+
+    def seal_into(self, index: int, plaintext: bytes | memoryview, buffer: memoryview, *, last: bool) -> memoryview:
+        """`seal` to the beginning of `buffer`, which has SEALED_CHUNK bytes: large streams take no new memory."""
+        _require_plain(len(plaintext), last=last)
+        sealed = buffer[: len(plaintext) + TAG]
+        self._aead.encrypt_into(_nonce(index, last=last), plaintext, None, sealed)
+        return sealed
 
     def open(self, index: int, sealed: bytes, *, last: bool) -> bytes:
         """Decrypt one chunk that stands at this index, and is or is not the last. Raises CannotOpen."""
-        full, empty = len(sealed) == SEALED_CHUNK, len(sealed) == TAG
-        if not (full or (last and TAG <= len(sealed) < SEALED_CHUNK)) or (empty and index > 0):
-            raise CannotOpen("an encrypted stream is cut short or has a chunk of another size")
+        _require_sealed(len(sealed), index, last=last)
         try:
             return self._aead.decrypt(_nonce(index, last=last), sealed, None)
         except InvalidTag:
-            raise CannotOpen(f"chunk {index} of an encrypted stream was altered, moved, or is not the last") from None
+            raise CannotOpen(_ALTERED.format(index)) from None
+
+    def open_into(self, index: int, sealed: bytes | memoryview, buffer: memoryview, *, last: bool) -> memoryview:
+        """`open` to the beginning of `buffer`, which has CHUNK bytes. What it holds counts if this returns."""
+        _require_sealed(len(sealed), index, last=last)
+        plaintext = buffer[: len(sealed) - TAG]
+        try:
+            self._aead.decrypt_into(_nonce(index, last=last), sealed, None, plaintext)
+        except InvalidTag:
+            raise CannotOpen(_ALTERED.format(index)) from None
+        return plaintext
 
 
 class StreamWriter:
@@ -222,6 +237,22 @@ def read_up_to(src: BinaryIO, size: int) -> bytes:
     return b"".join(parts)
 
 
+def read_into(src: BinaryIO, view: memoryview) -> int:
+    """Fill `view` like `read_up_to`, without a copy where `src` can; returns how many bytes there were."""
+    filled = 0
+    while filled < len(view):
+        rest = view[filled:]
+        if isinstance(src, io.IOBase) and hasattr(src, "readinto"):
+            count = src.readinto(rest) or 0
+        else:
+            data = src.read(len(rest))
+            rest[: len(data)], count = data, len(data)
+        if not count:
+            break
+        filled += count
+    return filled
+
+
 def _split(src: BinaryIO, size: int) -> Iterator[tuple[int, bytes, bool]]:
     """Cut what follows in `src` into pieces of `size` bytes: index, piece, and whether it is the last."""
     index, piece = 0, read_up_to(src, size)
@@ -236,6 +267,17 @@ def _derive(key: bytes, salt: bytes, header: bytes) -> tuple[bytes, bytes]:
         raise Malformed(f"the key of an encrypted stream has {KEY_BYTES} bytes")
     both = derive(key, LABEL, pack(MAGIC, CHUNK, Digest.of(header).raw), 2 * KEY_BYTES, salt=salt)
     return both[:KEY_BYTES], both[KEY_BYTES:]
+
+
+def _require_plain(size: int, *, last: bool) -> None:
+    if size != CHUNK and not (last and size < CHUNK):
+        raise ValueError("only the last chunk of a stream is short")
+
+
+def _require_sealed(size: int, index: int, *, last: bool) -> None:
+    full, empty = size == SEALED_CHUNK, size == TAG
+    if not (full or (last and TAG <= size < SEALED_CHUNK)) or (empty and index > 0):
+        raise CannotOpen("an encrypted stream is cut short or has a chunk of another size")
 
 
 def _nonce(index: int, *, last: bool) -> bytes:

@@ -90,6 +90,7 @@ class Stage:
         self.show(f"{party:>10} $ superswarm {' '.join(words)} &")
         log = self.home(party) / f"{words[0]}.log"
         environment = self.environment(party) | {"SUPERSWARM_LOG_FORMAT": "json"}
+        written = log.stat().st_size if log.exists() else 0  # by the program's earlier life
         child = spawn(
             [*COMMAND, *words],
             name=f"{party}/{words[0]}",
@@ -97,7 +98,7 @@ class Stage:
             environment=environment,
             folder=self.home(party),
         )
-        return Program(self.children.add(child), log)
+        return Program(self.children.add(child), log, written)
 
     def check(self) -> None:
         """Raise StepFailed if a program has ended."""

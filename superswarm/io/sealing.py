@@ -20,18 +20,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, Self, cast
 
 from superswarm.assets.container import AssetHead, AssetHeader, Kind, read_head, size_of
 from superswarm.assets.key import PURPOSE, AssetKey
 from superswarm.assets.seal import WHAT, Sealing, SourceChanged, seal
 from superswarm.assets.unseal import sealed_digest, unseal
 from superswarm.bundle import Entry, File
-from superswarm.crypto.stream import CHUNK
+from superswarm.crypto.stream import CHUNK, read_into
 from superswarm.errors import DiskFull, Misconfigured
 from superswarm.io.files import PUBLIC, SECRET, explained, new_folder, sync_folder
 from superswarm.io.keystore import open_file, seal_file
-from superswarm.io.sources import Source
+from superswarm.io.sources import Reader, Source
 from superswarm.values import MEMBER_ID, Digest
 
 VERSION_LENGTH: Final = 200  # characters, as of every line in a manifest
@@ -257,7 +257,7 @@ class _Draft:
         self._at = 0
         self._there = os.fstat(file.fileno()).st_size
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         if self._at + len(data) > self._there or self._read(len(data)) != data:
             self._write(data)
         self._at += len(data)
@@ -271,7 +271,7 @@ class _Draft:
     def _read(self, size: int) -> bytes:
         return os.pread(self._file.fileno(), size, self._at)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         view, at = memoryview(data), self._at
         while view:
             count = os.pwrite(self._file.fileno(), view, at)
@@ -308,16 +308,21 @@ class _FileJournal:
         os.close(self._file)
 
 
-class _Counted:
+class _Counted(Reader):
     """A source that says how much of it was read."""
 
     def __init__(self, src: BinaryIO, advance: Advance) -> None:
         self._src, self._advance = src, advance
 
-    def read(self, size: int = -1) -> bytes:
+    def fetch(self, size: int) -> bytes:
         data = self._src.read(size)
         self._advance(len(data))
         return data
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = read_into(self._src, buffer)
+        self._advance(count)
+        return count
 
 
 def _counted(src: BinaryIO, advance: Advance) -> BinaryIO:

@@ -122,6 +122,10 @@ class _LocalReader(Reader):
         with explained(self._path):
             return self._file.read(size)
 
+    def readinto(self, buffer: Any, /) -> int:
+        with explained(self._path):
+            return self._file.readinto(buffer)
+
     def close(self) -> None:
         self._file.close()
         super().close()

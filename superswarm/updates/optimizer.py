@@ -92,7 +92,8 @@ def _adaptive(clause: Adaptive, mean: Vector, first: Vector, second: Vector) -> 
         second = np.float32(clause.beta2) * second + fresh * square
     else:
         second = second - fresh * square * np.sign(second - square)
-    move = np.float32(clause.learning_rate) * first / (np.sqrt(second) + np.float32(clause.tau))
+    spread: Vector = np.sqrt(second) + np.float32(clause.tau)
+    move: Vector = np.divide(np.float32(clause.learning_rate) * first, spread)
     return move, {FIRST: first, SECOND: second}
 
 

@@ -130,7 +130,8 @@ class MultiKrum:
         distances = squared_distances(self._kept)
         np.fill_diagonal(distances, np.inf)
         nearest: NDArray[np.float64] = np.sort(distances, axis=1)[:, : len(distances) - self._byzantine - 2]
-        return nearest.sum(axis=1)
+        scores: NDArray[np.float64] = nearest.sum(axis=1)
+        return scores
 
 
 class RelativelyClippedMean:

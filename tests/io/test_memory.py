@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,15 +21,16 @@ from superswarm.io import capacity, confine, linux, memory
 from superswarm.io.capacity import available_memory
 from superswarm.io.logs import logger
 from superswarm.io.memory import MemoryFiles
+from tests.leftovers import holding
 
 ROOT = Path(__file__).parents[2]
+BEGAN = time.time() - 1
 CANARY = bytes(value ^ 0x5A for value in b"canary of files in memory, 3f9c")  # so that no source file holds it
 TELL = "CANARY = bytes(value ^ 0x5A for value in b'canary of files in memory, 3f9c')\n"
 NOBODY = (
     "import os\nif os.geteuid() == 0:\n os.setgroups([]); os.setresgid(*[65534] * 3); os.setresuid(*[65534] * 3)\n"
 )
 DUMPABLE = "import ctypes; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # which a change of user takes away
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - searched, not written
 READY = "import sys; print('ready', flush=True); sys.stdin.read()\n"
 
 
@@ -79,19 +81,6 @@ def kill(child: subprocess.Popen[str]) -> None:
     for pipe in (child.stdin, child.stdout):
         assert pipe is not None
         pipe.close()
-
-
-def holding(canary: bytes, *folders: Path) -> list[Path]:
-    """The files below the folders that hold the canary. Links are named, not followed out of the folders."""
-    found = []
-    for folder in folders:
-        for path in folder.rglob("*"):
-            try:
-                if path.is_file() and canary in path.read_bytes():
-                    found.append(path)
-            except OSError:
-                continue  # another process's, and gone
-    return found
 
 
 def test_what_was_written_is_read_again_as_often_as_asked(files: MemoryFiles) -> None:
@@ -258,9 +247,9 @@ def test_a_killed_process_leaves_no_plaintext(place: Path) -> None:
     child = start(HOLD + READY, place)
     assert told(child) == "ready"
     [folder] = (place / "tmp").iterdir()
-    assert not holding(CANARY, place, SHARED_MEMORY)
+    assert not holding([CANARY], place, since=BEGAN)
     kill(child)
-    assert not holding(CANARY, place, SHARED_MEMORY)
+    assert not holding([CANARY], place, since=BEGAN)
     assert [path.name for path in folder.iterdir()] == ["config.json"]
     assert (folder / "config.json").readlink().is_relative_to("/proc/self/fd")
 
@@ -269,7 +258,7 @@ def test_the_search_would_find_it(place: Path) -> None:
     child = start("import pathlib; pathlib.Path('home/left').write_bytes(b'x' + CANARY)\n" + READY, place)
     assert told(child) == "ready"
     kill(child)
-    assert holding(CANARY, place) == [place / "home" / "left"]
+    assert holding([CANARY], place, since=BEGAN) == [place / "home" / "left"]
 
 
 CONFINED = "from superswarm.io.confine import confine; confine()\n"
@@ -293,7 +282,7 @@ def test_an_aborted_process_leaves_no_core(place: Path, protection: str) -> None
     kill(child)
     assert os.WTERMSIG(status) == signal.SIGABRT
     assert not os.WCOREDUMP(status)
-    assert not holding(CANARY, place, SHARED_MEMORY)
+    assert not holding([CANARY], place, since=BEGAN)
 
 
 SPY = (

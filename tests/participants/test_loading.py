@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,16 +23,17 @@ from safetensors.torch import load_file
 from participants.loading import LoadedBase, Precision, load_base, load_snapshot
 from participants.models import model_digest, unsealed
 from participants.unsealing import unseal_into
-from superswarm.assets import seal as sealing
 from superswarm.assets.container import Kind
+from superswarm.assets.seal import seal_once
 from superswarm.bundle import File
 from superswarm.consortium.manifest import Asset
 from superswarm.errors import CannotOpen, Malformed, UnsafeModel
 from superswarm.values import Digest
+from tests.leftovers import holding
 from tests.tiny import tiny_gguf, tiny_model
 
 ROOT = Path(__file__).parents[2]
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - searched, not written
+BEGAN = time.time() - 1
 
 
 def sharded(folder: Path) -> Path:
@@ -60,11 +62,8 @@ def seal(path: Path, kind: Kind, out: Path) -> tuple[Asset, bytes]:
     """Seal a folder or file to `out`; the asset as a manifest names it, and its key."""
     sources = sorted(path.iterdir()) if path.is_dir() else [path]
     files = [File.of(file.name, [file.read_bytes()]) for file in sources]
-    entries = [(file.name, file.size) for file in files]
     with out.open("wb") as target:
-        made = sealing.seal(
-            files, sealing.Sealing.new(entries, kind=kind, owner="alice", version="1", demo=True), target
-        )
+        made = seal_once(files, target, kind=kind, owner="alice", version="1", demo=True)
     release = {"roles": ["trainer"], "members": ["bob"], "not_after": "2099-01-01", "times": 1}
     fields = {"name": "base", "kind": kind, "owner": "alice", "digest": str(made.digest), "source": "here"}
     return Asset.model_validate(fields | {"release": release}), made.key
@@ -258,6 +257,6 @@ def test_a_killed_trainer_leaves_nothing_of_model_and_data(models: dict[str, Pat
     child.wait()
     child.stdin.close()
     child.stdout.close()
-    left = [path for folder in (place, SHARED_MEMORY) for path in folder.rglob("*") if path.is_file()]
-    assert place / "log" in left
-    assert not [path for path in left for canary in canaries if canary in path.read_bytes()]
+    assert not holding(canaries, place, since=BEGAN)
+    (place / "home" / "left").write_bytes(b"x" + canaries[-1])
+    assert holding(canaries, place, since=BEGAN) == [place / "home" / "left"]

@@ -219,6 +219,14 @@ def test_an_old_vault_beside_the_log_brings_nothing_back(premises: Premises) -> 
         ask(premises.open(), Session())
 
 
+def test_an_old_vault_beside_the_log_brings_no_old_epoch_back(premises: Premises) -> None:
+    old, later = premises.vault.file.read_bytes(), next_epoch(agreed())
+    premises.owner.offer(later, "base")
+    premises.vault.file.write_bytes(old)
+    with refused("not-offered"):
+        ask(premises.open(agreed(), later), Session())
+
+
 def test_simulated_evidence_gets_only_what_was_sealed_as_a_demo(tmp_path: Path) -> None:
     premises = Premises(tmp_path)
     premises.vault.create(premises.wrapper)
@@ -365,7 +373,7 @@ def test_refusals_cannot_fill_the_disk(premises: Premises, monkeypatch: pytest.M
 # --- the log -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edit", ["cut a line", "swap lines", "change a word"])
+@pytest.mark.parametrize("edit", ["cut a line", "swap lines", "change a word", "add a space"])
 def test_a_log_that_was_edited_is_refused(premises: Premises, edit: str) -> None:
     ask(premises.open(), Session())
     log = premises.vault.folder / LOG
@@ -373,6 +381,8 @@ def test_a_log_that_was_edited_is_refused(premises: Premises, edit: str) -> None
     match edit:
         case "cut a line":
             del lines[1]
+        case "add a space":
+            lines[0] = lines[0].replace(b":", b": ", 1)
         case "swap lines":
             lines[1], lines[2] = lines[2], lines[1]
         case _:
@@ -394,9 +404,10 @@ def test_the_newest_entry_cannot_be_rewritten(premises: Premises) -> None:
 def test_an_entry_that_a_crash_cut_short_is_cut_off(premises: Premises) -> None:
     log = premises.vault.folder / LOG
     whole = log.read_bytes()
-    log.write_bytes(whole + b'{"attempt":1,"event":"rele')
+    log.write_bytes(whole + b'{"attempt":1,"event":"rele' + b" " * 5_000)
     assert ask(premises.open(), Session()) == BASE_KEY
     assert log.read_bytes().startswith(whole)
+    assert ask(premises.open(), Session()) == BASE_KEY
 
 
 # --- old backups -------------------------------------------------------------------------------------------------
@@ -438,6 +449,23 @@ def test_a_restored_broker_does_not_forget_what_it_released(premises: Premises, 
     later = next_epoch(agreed())
     restored.owner.offer(later, "base")
     assert ask(restored.open(later), Session(manifest=later)) == BASE_KEY  # times count from new in a new epoch
+
+
+def test_a_backup_that_is_restored_twice_is_charged_twice(premises: Premises, tmp_path: Path) -> None:
+    """The second time, what the first restoring had charged is missing too."""
+    premises.owner.backup(tmp_path / "backup")
+    for _ in range(2):
+        ask(premises.open(), Session())
+    for name in ("first", "second"):
+        restored = Premises(tmp_path)
+        restored.vault = type(restored.vault)(tmp_path / name)
+        unpack_backup(tmp_path / "backup", restored.vault)
+        entry = reconcile(restored.vault, restored.wrapper, restored.ledger, [agreed()])
+        assert entry is not None
+        assert entry.charged == 2
+    restored.owner.offer(agreed(), "base")
+    with refused("used-up"):
+        ask(restored.open(), Session())
 
 
 def test_missing_refusals_cost_nobody_a_release(premises: Premises, tmp_path: Path) -> None:

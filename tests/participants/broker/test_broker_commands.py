@@ -96,6 +96,17 @@ def test_an_owner_adds_and_offers_a_key_and_its_node_releases_it() -> None:
     assert '"event":"release"' in lines[-1]
 
 
+def test_what_asset_seal_writes_is_what_a_vault_takes() -> None:
+    Path("records.jsonl").write_text('{"prompt": "p", "completion": "c"}\n' * 20)
+    words = ["--kind", "dataset", "--owner", "alice", "--version", "2026", "--out", "r.sealed", "--key", "r.assetkey"]
+    run("asset", "seal", "records.jsonl", *words)
+    said = run("broker", "add", "r.assetkey")
+    assert "a dataset of alice, version 2026" in said
+    assert SIMULATED_WARNING not in said
+    with pytest.raises(Misconfigured, match="already"):
+        run("broker", "add", "r.assetkey")
+
+
 def test_without_a_yes_nothing_is_offered() -> None:
     run("broker", "add", "base.assetkey")
     with pytest.raises(AssertionError, match="Aborted"):

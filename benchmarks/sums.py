@@ -31,7 +31,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parameters", type=float, nargs="+", help="of an update, such as 1e6 5e6")
     parser.add_argument("--members", type=int, nargs="+")
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY", help=", ".join(WAYS))
+    parser.add_argument(
+        "--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY", help=", ".join(WAYS)
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--full", action="store_true", help="all sizes and cohorts")
     parser.add_argument("--no-dropouts", action="store_true", help="leave out the cells in which members vanish")

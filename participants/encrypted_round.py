@@ -133,7 +133,7 @@ class EncryptedMember(PeerSession):
         standing, most, weight = self._acquainted(), self._encoding.max_weight, self._weight(examples)
         plan = HePlan.of(standing.terms, number, update.size, self._attempt.manifest.manifest)
         encoded = plan.code.encode(update, require_weight(weight, most))
-        self._notify("encoded", round=number, shrunk=encoded.shrunk, clipped=encoded.clipped, of=plan.code.length)
+        self._tell(number, encoded)
         brings = contribution(plan.context, standing.group, self._member, encoded, weight)
         self._round = _Round(HeMemberRound(standing, self._kem, plan, most=most), brings)
 

@@ -6,6 +6,7 @@ until it is masked, and nothing of it is kept after.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -39,7 +40,7 @@ from superswarm.updates.secure.messages import (
     Survivors,
     Total,
 )
-from superswarm.updates.secure.ring import Code
+from superswarm.updates.secure.ring import Code, Encoded
 from superswarm.updates.secure.roster import Roster, Terms, accept_roster
 from superswarm.updates.secure.seeds import Context, code_of, contribution, require_weight
 from superswarm.updates.secure.total import CheckedSum, check_total
@@ -93,6 +94,12 @@ class PeerSession:
         self._judged: dict[Digest, TrainerKey] = {}  # by session keys: evidence is judged once
         self._meeting: Acquaintance | None = None
         self._standing: Standing | None = None
+
+    def _tell(self, number: int, encoded: Encoded) -> None:
+        """Tell the member how much was cut, coarsely: the log of a TEE is read by its host too."""
+        shrunk = 10 * math.ceil(10 * (1 - encoded.shrunk))  # percent of the norm
+        clipped = math.ceil(1000 * encoded.clipped / encoded.values.size) / 10  # percent of the coordinates
+        self._notify("encoded", round=number, shrunk_percent=shrunk, clipped_percent=clipped)
 
     def _weight(self, examples: int) -> int:
         return 1 if self._attempt.manifest.manifest.aggregation.weighting == "equal" else examples
@@ -170,7 +177,7 @@ class SecureMember(PeerSession):
         context = Context(standing.terms.roster, number)
         code = code_of(context, update.size, encoding.payload_bits, encoding.clip_norm)
         encoded = code.encode(update, require_weight(weight, encoding.max_weight))
-        self._notify("encoded", round=number, shrunk=encoded.shrunk, clipped=encoded.clipped, of=code.length)
+        self._tell(number, encoded)
         brings = contribution(context, standing.group, self._member, encoded, weight)
         member = MemberRound(standing, number, self._unmaskings.survivors.get(number))
         self._round = _Round(standing, number, code, member, brings)

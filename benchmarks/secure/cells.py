@@ -178,9 +178,7 @@ class Runner:
         return {"client": _part(theirs), "aggregator": _part(mine), **traffic, "relative_error": error}
 
 
-def _result(
-    members: Any, other: There, error: float, traffic: tuple[list[int], list[int]]
-) -> dict[str, Any]:
+def _result(members: Any, other: There, error: float, traffic: tuple[list[int], list[int]]) -> dict[str, Any]:
     aggregator = other.call("report")
     return {
         "client": _part(members.gauge.report()),

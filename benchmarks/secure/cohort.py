@@ -108,7 +108,10 @@ class Cohort:
     def _dossier(self, name: MemberId, founder: Founder) -> Dossier:
         """What the aggregator passes on of its handshake with this member's trainer."""
         tee = SimulatedTee(founder.authority.issue(at=_now(), valid_days=2), CODE)
-        keys, nonces = self.sessions[name].public, (secrets.token_bytes(NONCE_BYTES), secrets.token_bytes(NONCE_BYTES))
+        keys, nonces = (
+            self.sessions[name].public,
+            (secrets.token_bytes(NONCE_BYTES), secrets.token_bytes(NONCE_BYTES)),
+        )
         combined = combine_nonces(list(nonces))
         binding = self.attempt.binding(Role.TRAINER, name, keys, combined, Evidence(tee.platform, b""))
         vouch = self.attempt.vouch(Role.TRAINER, name, name, keys.digest, combined, _now())
@@ -175,7 +178,12 @@ def _manifest(founders: Mapping[MemberId, Founder], protection: Mapping[str, Any
         "workloads": {"trainer": code, "aggregator": code},
         "assets": [base],
         "jobs": [JOB],
-        "aggregation": {"rule": "fedavg", "weighting": "equal", "minimum_cohort": agreement["threshold"], "round_seconds": 600},
+        "aggregation": {
+            "rule": "fedavg",
+            "weighting": "equal",
+            "minimum_cohort": agreement["threshold"],
+            "round_seconds": 600,
+        },
         "protection": dict(protection),
         "privacy": {"mechanism": "none"},
         "metrics": {"release": [], "to": []},

@@ -143,7 +143,9 @@ class AttestedMembers(PlainMembers):
     """Members that seal an adapter's file to the aggregator, in the channel that a handshake made."""
 
     def play(self, aggregator: Other) -> Vector:
-        pairs = tuple((secrets.token_bytes(SECRET_BYTES), secrets.token_bytes(SECRET_BYTES)) for _ in range(self.members))
+        pairs = tuple(
+            (secrets.token_bytes(SECRET_BYTES), secrets.token_bytes(SECRET_BYTES)) for _ in range(self.members)
+        )
         aggregator.call("begin", self.draws.parameters, pairs)
         for member, update in self._updates():
             channel = _channel(pairs[member], f"member-{member}", AGGREGATOR)

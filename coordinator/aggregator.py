@@ -15,6 +15,7 @@ import rfc8785
 
 from coordinator.admission import Admission, Session
 from coordinator.broadcast import Broadcast, GlobalAdapter
+from coordinator.encrypted_round import EncryptedRounds
 from coordinator.exchange import Timing, accepted, exchange
 from coordinator.mailroom import Mailroom, Outgoing
 from coordinator.postman import Postman
@@ -22,6 +23,7 @@ from coordinator.secure_round import SecureRounds
 from coordinator.unlocking import Unlocking
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import ApprovedGrant
+from superswarm.crypto.signing import VerifyingKey
 from superswarm.errors import (
     CohortTooSmall,
     Error,
@@ -52,6 +54,9 @@ class Publisher(Protocol):
 
     def publish(self, adapter: Adapter, admission: Admission, rounds: int) -> bytes: ...
 
+    def keep(self, container: bytes, run: str, signer: VerifyingKey) -> None:
+        """Keep the copy of a result that a trainer made."""
+
 
 @dataclass(slots=True)
 class _Member:
@@ -81,6 +86,7 @@ class Aggregator:
     _spec: AdapterSpec | None = None
     _unlocking: Unlocking = field(init=False)
     _secure: SecureRounds = field(init=False)
+    _encrypted: EncryptedRounds = field(init=False)
 
     def __post_init__(self) -> None:
         self._secure = SecureRounds(
@@ -90,6 +96,7 @@ class Aggregator:
             patience=self.admission.patience,
             notify=self.notify,
         )
+        self._encrypted = EncryptedRounds(self._secure, self._leave_out, self.notify)
         self._unlocking = Unlocking(self.mailroom, self.postman, self.timing, self._leave_out)
 
     def run(self) -> None:
@@ -102,6 +109,8 @@ class Aggregator:
             if number > first:
                 self._admit_late()
             state = self._round(number, state)
+        if self._mode == "he":
+            self._level(state)
         self._evaluate(rounds, state)
         self._publish(state)
         self._bye(rounds)
@@ -200,7 +209,10 @@ class Aggregator:
         self._spec = AdapterSpec.parse(spec)
         for member in [m for m, x in self._cohort.items() if x.prepared.spec != spec]:
             self._leave_out(member, WrongShapes("another adapter than the cohort's"))
-        state = self._fetch(rounds, digest)
+        if self._mode == "he":
+            state = GlobalAdapter(rounds, {}, b"", known=Digest(digest))
+        else:
+            state = self._fetch(rounds, digest)
         if rounds:
             self.notify("continued", round=rounds)
         return state
@@ -240,8 +252,11 @@ class Aggregator:
         """One round: broadcast, collect, aggregate. Raises CohortTooSmall when too few answer by the deadline."""
         self.grant.check(self._time(), self.admission.attempt.number)
         self.notify("round begins", round=number, members=len(self._cohort))
-        if self.manifest.manifest.protection.mode == "masked":
-            return self._masked_round(number, state)
+        match self._mode:
+            case "masked":
+                return self._masked_round(number, state)
+            case "he":
+                return self._encrypted_round(number, state)
         rule = self.manifest.manifest.aggregation
         require_memory(
             kept_bytes(rule, self._require_spec(), len(self._cohort)), f"the updates that {rule.rule} keeps"
@@ -301,6 +316,40 @@ class Aggregator:
         held = optimizer.step(decode_adapter(state.raw, optimizer.held), made.mean)
         self._report(number, {name: found for name, found in metrics.items() if name in sums.survivors})
         return GlobalAdapter(number, optimizer.adapter(held), encode_adapter(held), made)
+
+    def _encrypted_round(self, number: int, state: GlobalAdapter) -> GlobalAdapter:
+        """One round whose updates, sum and adapters this aggregator does not see: trainers keep them."""
+        self._level(state)
+        sums, metrics = self._encrypted.begin(number, self._require_spec()), dict[MemberId, MemberMetrics]()
+
+        def take(member: _Member, parcel: Parcel) -> None:
+            head, _ = member.session.channel.open(parcel, "train-done", number)
+            trained = Trained.parse(head)
+            metrics[member.session.member] = MemberMetrics.parse(trained.metrics)
+            self.postman.sort(trained.letters, party(Role.TRAINER, member.session.member))
+            self.notify("update", round=number, members=len(metrics), of=len(sums.terms.roster.members))
+
+        self._order("train", number, state, self.manifest.manifest.aggregation.round_seconds, take)
+        made = GlobalAdapter(number, {}, b"", known=self._encrypted.finish(sums))
+        for name, member in self._cohort.items():
+            if name in sums.survivors:
+                member.prepared = _holding(member.prepared, made)
+        self._report(number, {name: found for name, found in metrics.items() if name in sums.survivors})
+        return made
+
+    def _level(self, state: GlobalAdapter) -> None:
+        """See to it that all are acquainted, and hold the adapter that the round begins from."""
+        self._secure.acquaint()
+        lacking = {m for m, one in self._cohort.items() if one.prepared.digest != state.digest.raw}
+        if lacking:
+            having = [member for member in self._cohort if member not in lacking]
+            for member in self._encrypted.hand_over(state.digest, having, lacking) & self._cohort.keys():
+                self._cohort[member].prepared = _holding(self._cohort[member].prepared, state)
+            self._secure.acquaint()  # without those that were left out
+
+    @property
+    def _mode(self) -> str:
+        return self.manifest.manifest.protection.mode
 
     def _evaluate(self, rounds: int, state: GlobalAdapter) -> None:
         """Have every member evaluate the final adapter, which it then also holds."""
@@ -376,7 +425,13 @@ class Aggregator:
 
     def _publish(self, state: GlobalAdapter) -> None:
         """Seal the result and bring it to the nodes of whoever receives, releases or serves it."""
-        container = self.publisher.publish(state.adapter, self.admission, state.rounds)
+        head, container = b"result", b""
+        if self._mode == "he":
+            maker, container = self._encrypted.publish(list(self._cohort))
+            self.publisher.keep(container, self.admission.attempt.run, maker.keys.signing)
+            head = maker.dossier.to_bytes()
+        else:
+            container = self.publisher.publish(state.adapter, self.admission, state.rounds)
         wanted = addressees(self.manifest.manifest)
         peers = {self._nodes[member]: member for member in wanted if member in self._nodes}
         delivered: list[str] = []
@@ -388,7 +443,7 @@ class Aggregator:
             except Error as error:
                 self.notify("result not taken", member=peers[peer], error=error.code, why=str(error))
 
-        parcel = Parcel(b"result", container)
+        parcel = Parcel(head, container)
         outgoing = [Outgoing(peer, "result", parcel) for peer in peers]
         exchange(self.mailroom, outgoing, DELIVERY_SECONDS, each, timing=self.timing)
         missing = sorted(set(wanted) - set(delivered))

@@ -9,7 +9,7 @@ to the next size of a coarse scale, Padmé (Nikitin et al., PoPETS 2019/4): at m
 a power of two and the next. Everything under 1 MiB looks alike.
 
 The digest that a manifest names is over ciphertext alone, for a digest of plaintext confirms every guess at it. It
-covers the prologue, the number of chunks, the length, and the Merkle root of the chunks (adr/0007).
+covers the prologue, the number of chunks, the length, and the Merkle root of the chunks (adr/0010).
 """
 
 from __future__ import annotations

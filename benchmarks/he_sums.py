@@ -1,6 +1,6 @@
 """Claim: encrypted updates take 2 to 6 bytes a parameter and a fraction of the time of CKKS 8192 [60,40,40,60].
 
-    python -m benchmarks.he_sums [--parameters 1000000] [--runs 3]
+    python -m benchmarks.he_sums [--parameters 1000000] [--runs 3] [--members 10]
 
 The baseline is the setting that tutorials use, on 1 M values a vector whatever `--parameters` says; times are CPU
 seconds of one thread for each million of parameters, the best of interleaved runs, and ratios are to that baseline.
@@ -43,8 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--parameters", type=int, default=MILLION)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--members", type=int, help="only the settings with so many members")
     given = parser.parse_args()
     for scheme, members, encryption in CASES:
+        if given.members not in (None, members):
+            continue
         case = Case(scheme, members, encryption, given.parameters)
         baseline = Baseline()
         steps = case.steps()

@@ -21,17 +21,19 @@ CONTENT_KEY_BYTES: Final = 32
 class GlobalAdapter:
     """The global adapter after some completed rounds, as values; as bytes, with the server optimiser's state.
 
-    `made` is the secure sum that the last of these rounds made of the adapter before.
+    `made` is the secure sum that the last of these rounds made of the adapter before. Where sums are encrypted this
+    side has only the `known` digest: values and bytes are empty.
     """
 
     rounds: int
     adapter: Adapter = field(repr=False)
     raw: bytes = field(repr=False)
     made: MadeSum | None = field(default=None, repr=False)
+    known: Digest | None = None
     digest: Digest = field(init=False)
 
     def __post_init__(self) -> None:
-        self.digest = Digest.of(self.raw)
+        self.digest = self.known or Digest.of(self.raw)
 
 
 class Broadcast:
@@ -46,6 +48,8 @@ class Broadcast:
         state = self._state
         if holds == state.digest.raw:
             return Order(content_key=b"", digest=state.digest.raw, letters=letters), b""
+        if state.known is not None:
+            raise RuntimeError("an adapter that only trainers have cannot be broadcast")
         made = state.made if state.made is not None and session.keys.digest in state.made.takers else None
         key, body = self._form(made)
         total = made.total if made is not None else b""

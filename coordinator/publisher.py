@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.admission import Admission
+from superswarm.crypto.signing import VerifyingKey
 from superswarm.io.results import ResultFolder
 from superswarm.updates.adapter import Adapter
 from superswarm.updates.publish import publish
@@ -28,5 +29,9 @@ class SealedPublisher:
             rounds=rounds,
             signer=admission.signing,
         )
-        ResultFolder(self.folder).store(attempt.run, container, admission.signing.public)
+        self.keep(container, attempt.run, admission.signing.public)
         return container
+
+    def keep(self, container: bytes, run: str, signer: VerifyingKey) -> None:
+        """Keep the copy of a result that a trainer made and signed."""
+        ResultFolder(self.folder).store(run, container, signer)

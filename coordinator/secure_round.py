@@ -77,7 +77,7 @@ class SecureRounds:
 
     def begin(self, number: int, spec: AdapterSpec) -> SumRound:
         """The round's state; its first answers come with the answers to the order to train."""
-        terms, encoding = self._require_terms(), self._encoding()
+        terms, encoding = self.require_terms(), self._encoding()
         code = code_of(Context(terms.roster, number), spec.parameters, encoding.payload_bits, encoding.clip_norm)
         keys = {member: session.keys.signing for member, session in self.cohort().items()}
         return SumRound(terms, number, code, keys)
@@ -148,6 +148,16 @@ class SecureRounds:
         self._tell(parcels, kind, take)
         self.notify("sum", round=sums.context.round, step=kind.KIND, members=len(parcels))
 
+    def tell(
+        self,
+        messages: Mapping[MemberId, tuple[Message, bytes | None]],
+        kind: type[M],
+        take: Callable[[MemberId, M, bytes], None],
+    ) -> None:
+        """Give these members their messages with their bodies, as far as they are there, and take the answers."""
+        sessions = self.cohort()
+        self._tell({m: _sealed(sessions[m], *said) for m, said in messages.items() if m in sessions}, kind, take)
+
     def _tell(
         self,
         parcels: Mapping[MemberId, tuple[str, Parcel]],
@@ -165,7 +175,7 @@ class SecureRounds:
         outgoing = [Outgoing(s.peer, parcels[m][0], parcels[m][1]) for m, s in sessions.items()]
         self.exchange(outgoing, self.patience, each)
 
-    def _require_terms(self) -> Terms:
+    def require_terms(self) -> Terms:
         if self._terms is None:
             raise RuntimeError("a masked round before its members are acquainted")
         return self._terms

@@ -17,6 +17,7 @@ from participants.mailbox import Mailbox
 from superswarm.attestation.evidence import NONCE_BYTES, Evidence, SessionKeys, combine_nonces
 from superswarm.attestation.handshake import Attempt, check_pairing, judge_aggregator, judge_trainer, open_attempt
 from superswarm.attestation.messages import AskVouch, Hello, Here, Refused, Vouched
+from superswarm.attestation.peers import Dossier, judge_peer
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.documents import load_json
 from superswarm.consortium.vouch import sign_vouch
@@ -80,6 +81,7 @@ class Node:
         self._desk = KeyDesk(manifest, keys, broker, notify) if broker is not None else None
         self._open: dict[bytes, _Challenge] = {}
         self._aggregator: tuple[str, VerifyingKey] | None = None  # run, and the session key vouched for last
+        self._attempt: Attempt | None = None  # in which it was
 
     def handle(self, _relay_run: int, kind: str, parcel: Parcel) -> Parcel:
         """Answer one message; a refusal leaves as a fixed word and is told to the member in full."""
@@ -122,7 +124,7 @@ class Node:
         judge_aggregator(attempt, challenge.keys, ask.nonces, mine, Evidence.parse(ask.evidence), at)
         # (3) It is the only aggregator of this attempt that I ever vouch for; durable before I answer.
         self._record.claim(attempt.run, attempt.number, challenge.keys.digest)
-        self._aggregator = attempt.run, challenge.keys.signing
+        self._aggregator, self._attempt = (attempt.run, challenge.keys.signing), attempt
         # (4) I vouch for my own trainer only if it holds up too; the aggregator does not answer for it.
         trainer = self._vouch_for_trainer(ask, challenge, mine, at) if ask.trainer_evidence else b""
         self._notify("vouched", run=attempt.run, attempt=attempt.number, trainer=bool(trainer))
@@ -177,6 +179,14 @@ class Node:
         if self._aggregator is None:
             raise NotVouched("a result from an aggregator that this node did not vouch for")
         run, signer = self._aggregator
+        if self.manifest.manifest.protection.mode == "he":
+            signer = self._maker(parcel.head)
         self._results.store(run, parcel.body, signer)
         self._notify("result received", run=run, bytes=len(parcel.body))
         return Parcel(b"stored")
+
+    def _maker(self, shown: bytes) -> VerifyingKey:
+        """The key of the trainer that made the result, which the aggregator cannot: judged as its peers judge it."""
+        if self._attempt is None:
+            raise NotVouched("a result of a run that this node did not vouch in")
+        return judge_peer(self._attempt, Dossier.parse(shown), self._now()).keys.signing

@@ -54,6 +54,7 @@ def _handling(m: Manifest) -> Iterable[str]:
             "training data can be guessed"
         )
     yield from _masking(m)
+    yield from _encryption(m)
     if m.privacy.mechanism == "none":
         yield (
             "privacy is none: whoever receives the adapter may learn from it what it remembers of the data "
@@ -95,6 +96,23 @@ def _masking(m: Manifest) -> Iterable[str]:
             f"at random fails with one of at most 2^{_power_of_two(found.failure)}"
         )
     yield "protection is masked: what a member adds to a sum is not seen, so one that lies can spoil it unnoticed"
+
+
+def _encryption(m: Manifest) -> Iterable[str]:
+    """What encrypted sums tolerate, and what they leave open."""
+    clause, n = m.protection.homomorphic, len(m.trainers)
+    if clause is None:
+        return
+    holders = min(clause.key_holders, n)
+    yield (
+        f"protection is he: the trainers of {holders} of {n} members hold the key of a round; whoever breaks the TEE "
+        "of one of them and the aggregator's sees single updates"
+    )
+    yield f"up to {clause.dropouts} of {n} members may vanish in a round, at any step; with more it has no result"
+    if clause.scheme == "ckks":
+        yield "scheme is ckks: updates take several times the bytes and time of bfv, for the same sum"
+    yield "protection is he: what a member adds to a sum is not seen, so one that lies can spoil it unnoticed"
+    yield "protection is he: the result is as good as the TEE of the trainer that makes it"
 
 
 def _power_of_two(probability: float) -> int:

@@ -6,9 +6,10 @@ until it is masked, and nothing of it is kept after.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ from superswarm.updates.secure.messages import (
     Survivors,
     Total,
 )
-from superswarm.updates.secure.ring import Code
+from superswarm.updates.secure.ring import Code, Encoded
 from superswarm.updates.secure.roster import Roster, Terms, accept_roster
 from superswarm.updates.secure.seeds import Context, code_of, contribution, require_weight
 from superswarm.updates.secure.total import CheckedSum, check_total
@@ -69,8 +70,8 @@ class _Round:
     brings: Contribution | None = field(repr=False)
 
 
-class SecureMember:
-    """One session's part in masked sums."""
+class PeerSession:
+    """One session's dealings with the other trainers of a roster: it judges them, and makes links to them."""
 
     def __init__(
         self,
@@ -80,7 +81,6 @@ class SecureMember:
         keys: SessionKeys,
         kem: KemKey,
         signing: SigningKey,
-        unmaskings: Unmaskings,
         now: Callable[[], int],
         notify: Callable[..., None],
     ) -> None:
@@ -90,64 +90,19 @@ class SecureMember:
         self._encoding: Encoding = encoding
         self._attempt, self._member, self._keys = attempt, member, keys
         self._kem, self._signing = kem, signing
-        self._unmaskings, self._now, self._notify = unmaskings, now, notify
+        self._now, self._notify = now, notify
         self._judged: dict[Digest, TrainerKey] = {}  # by session keys: evidence is judged once
         self._meeting: Acquaintance | None = None
         self._standing: Standing | None = None
-        self._round: _Round | None = None
 
-    def answer(self, kind: str, head: bytes, body: bytes) -> tuple[Message, bytes | None]:
-        """Answer one of `KINDS`: a message, and what goes with it as the body."""
-        match kind:
-            case "introduce":
-                return self._introduce(Introduce.parse(head), body), None
-            case "acquaint":
-                return self._acquaint(Acquaint.parse(head)), None
-            case "keys":
-                return self._open_round().member.share(Keys.parse(head)), None
-            case "deal":
-                return self._mask(Deal.parse(head))
-            case "survivors":
-                return self._open_round().member.sign(Survivors.parse(head)), None
-            case "agreed":
-                return self._unmask(Agreed.parse(head)), None
-            case _:
-                raise Malformed("not a message of a secure round")
+    def _tell(self, number: int, encoded: Encoded) -> None:
+        """Tell the member how much was cut, coarsely: the log of a TEE is read by its host too."""
+        shrunk = 10 * math.ceil(10 * (1 - encoded.shrunk))  # percent of the norm
+        clipped = math.ceil(1000 * encoded.clipped / encoded.values.size) / 10  # percent of the coordinates
+        self._notify("encoded", round=number, shrunk_percent=shrunk, clipped_percent=clipped)
 
-    def begin(self, number: int, update: NDArray[np.float32], examples: int) -> Advertised:
-        """Begin a round with what was trained (P,): refused here, it never leaves in any form.
-
-        Raises NotFinite, or Malformed for a weight over the manifest's.
-        """
-        standing, encoding = self._standing, self._encoding
-        if standing is None:
-            raise Untrusted("a round begins before this trainer is acquainted with its peers")
-        equal = self._attempt.manifest.manifest.aggregation.weighting == "equal"
-        weight = 1 if equal else examples
-        context = Context(standing.terms.roster, number)
-        code = code_of(context, update.size, encoding.payload_bits, encoding.clip_norm)
-        encoded = code.encode(update, require_weight(weight, encoding.max_weight))
-        self._notify("encoded", round=number, shrunk=encoded.shrunk, clipped=encoded.clipped, of=code.length)
-        brings = contribution(context, standing.group, self._member, encoded, weight)
-        member = MemberRound(standing, number, self._unmaskings.survivors.get(number))
-        self._round = _Round(standing, number, code, member, brings)
-        return member.advertise()
-
-    def brought(self, number: int) -> bool:
-        """Whether this trainer's masked update of this round left: then it takes that round's checked sum only."""
-        return self._round is not None and self._round.number == number and self._round.brings is None
-
-    def check(self, total: Total, body: bytes, number: int) -> CheckedSum:
-        """Check the sum of the round that this trainer took part in. Raises Untrusted or BadSignature."""
-        if self._round is None or self._round.number != number:
-            raise Untrusted("a sum of a round that this trainer did not begin")
-        last = self._round
-        return check_total(last.standing, total, body, round_=number, code=last.code, most=self._encoding.max_weight)
-
-    def _open_round(self) -> _Round:
-        if self._round is None:
-            raise Untrusted("no round was begun")
-        return self._round
+    def _weight(self, examples: int) -> int:
+        return 1 if self._attempt.manifest.manifest.aggregation.weighting == "equal" else examples
 
     def _introduce(self, message: Introduce, body: bytes) -> Introduction:
         """Judge whom this trainer deals with; only then seal secrets to them."""
@@ -182,6 +137,67 @@ class SecureMember:
         meeting, self._meeting = self._meeting, None
         self._standing = meeting.acquaint(message)
         return Acquainted(roster=meeting.terms.roster.digest.raw)
+
+
+class SecureMember(PeerSession):
+    """One session's part in masked sums."""
+
+    def __init__(self, *, unmaskings: Unmaskings, **session: Any) -> None:
+        super().__init__(**session)
+        self._unmaskings = unmaskings
+        self._round: _Round | None = None
+
+    def answer(self, kind: str, head: bytes, body: bytes) -> tuple[Message, bytes | None]:
+        """Answer one of `KINDS`: a message, and what goes with it as the body."""
+        match kind:
+            case "introduce":
+                return self._introduce(Introduce.parse(head), body), None
+            case "acquaint":
+                return self._acquaint(Acquaint.parse(head)), None
+            case "keys":
+                return self._open_round().member.share(Keys.parse(head)), None
+            case "deal":
+                return self._mask(Deal.parse(head))
+            case "survivors":
+                return self._open_round().member.sign(Survivors.parse(head)), None
+            case "agreed":
+                return self._unmask(Agreed.parse(head)), None
+            case _:
+                raise Malformed("not a message of a secure round")
+
+    def begin(self, number: int, update: NDArray[np.float32], examples: int) -> Advertised:
+        """Begin a round with what was trained (P,): refused here, it never leaves in any form.
+
+        Raises NotFinite, or Malformed for a weight over the manifest's.
+        """
+        standing, encoding = self._standing, self._encoding
+        if standing is None:
+            raise Untrusted("a round begins before this trainer is acquainted with its peers")
+        weight = self._weight(examples)
+        context = Context(standing.terms.roster, number)
+        code = code_of(context, update.size, encoding.payload_bits, encoding.clip_norm)
+        encoded = code.encode(update, require_weight(weight, encoding.max_weight))
+        self._tell(number, encoded)
+        brings = contribution(context, standing.group, self._member, encoded, weight)
+        member = MemberRound(standing, number, self._unmaskings.survivors.get(number))
+        self._round = _Round(standing, number, code, member, brings)
+        return member.advertise()
+
+    def brought(self, number: int) -> bool:
+        """Whether this trainer's masked update of this round left: then it takes that round's checked sum only."""
+        return self._round is not None and self._round.number == number and self._round.brings is None
+
+    def check(self, total: Total, body: bytes, number: int) -> CheckedSum:
+        """Check the sum of the round that this trainer took part in. Raises Untrusted or BadSignature."""
+        if self._round is None or self._round.number != number:
+            raise Untrusted("a sum of a round that this trainer did not begin")
+        last = self._round
+        return check_total(last.standing, total, body, round_=number, code=last.code, most=self._encoding.max_weight)
+
+    def _open_round(self) -> _Round:
+        if self._round is None:
+            raise Untrusted("no round was begun")
+        return self._round
 
     def _mask(self, message: Deal) -> tuple[Masked, bytes]:
         round_ = self._open_round()

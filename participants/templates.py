@@ -207,6 +207,9 @@ mode = "attested"  # single updates are in the clear inside the aggregator's TEE
 # threshold = 3  # of the members that train: more than half of them and the colluders together
 # colluders = 0  # members that may pool what they know with the aggregator
 # dropouts = 1  # members that may vanish in a round; minimum_cohort is from threshold to all but these
+# With mode = "he" it sees not even that (docs/secure-sums-he.md); instead of masking it needs, with the same fields:
+# [protection.homomorphic]
+# key_holders = 3  # trainers that can decrypt a sum; with all of them updates are half as large
 
 [privacy]
 mechanism = "none"  # what the finished adapter reveals of the data is not bounded: mind who receives it

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from participants import encrypted_round, secure_round
+from participants.encrypted_round import EncryptedMember
 from participants.holding import Held
+from participants.keeper import Keeper
 from participants.keyring import Asker, KeyRing
 from participants.learners import Learner, Learners
 from participants.mailbox import Mailbox
-from participants.secure_round import KINDS, SecureMember, Unmaskings, discreet
+from participants.secure_round import SecureMember, Unmaskings, discreet
 from superswarm.attestation.evidence import (
     NONCE_BYTES,
     Attester,
@@ -52,6 +55,7 @@ from superswarm.values import MemberId, Role
 from superswarm.wire import Parcel, party
 
 AGGREGATOR = party(Role.AGGREGATOR)
+SECURE_KINDS = secure_round.KINDS | encrypted_round.KINDS
 
 
 @dataclass(slots=True)
@@ -80,7 +84,7 @@ class _Session:
     signed_time: int
     since: float
     keyring: KeyRing
-    secure: SecureMember | None = None  # where the aggregator is to see sums only
+    secure: SecureMember | EncryptedMember | None = None  # where the aggregator sees sums only, or not even those
 
 
 @dataclass(slots=True)
@@ -151,7 +155,7 @@ class Trainer:
                 return self._work(kind, parcel)
             case "bye":
                 return self._bye(parcel)
-            case _ if kind in KINDS:
+            case _ if kind in SECURE_KINDS:
                 return self._secure(kind, parcel)
             case _:
                 raise Malformed("a message of a kind that a trainer does not take")
@@ -215,8 +219,7 @@ class Trainer:
         self._session = _Session(
             attempt, pending.grant, channel, at, self._monotonic(), self._keyring(pending, message.trainer_vouch)
         )
-        if self.manifest.manifest.protection.mode == "masked":
-            self._session.secure = self._secure_member(pending)
+        self._session.secure = self._secure_member(pending, self._session)
         self._pending = None
         self._notify("admitted", run=attempt.run, attempt=attempt.number)
         return Confirmed(
@@ -239,20 +242,38 @@ class Trainer:
         """The members' signed time, carried on by the monotonic clock; unix seconds."""
         return session.signed_time + int(self._monotonic() - session.since)
 
-    def _secure_member(self, pending: _Pending) -> SecureMember:
+    def _secure_member(self, pending: _Pending, session: _Session) -> SecureMember | EncryptedMember | None:
         """This session's part in secure sums. What was unmasked before in this run, in whichever attempt, counts."""
+        dealings = {
+            "attempt": pending.attempt,
+            "member": self.member,
+            "keys": pending.keys,
+            "kem": pending.kem,
+            "signing": pending.signing,
+            "now": lambda: self._time(self._live()),
+            "notify": self._notify,
+        }
         run = pending.attempt.run
-        if self._unmaskings is None or self._unmaskings.run != run:
-            self._unmaskings = Unmaskings(run=run)
-        return SecureMember(
-            attempt=pending.attempt,
-            member=self.member,
-            keys=pending.keys,
-            kem=pending.kem,
-            signing=pending.signing,
-            unmaskings=self._unmaskings,
-            now=lambda: self._time(self._live()),
-            notify=self._notify,
+        match self.manifest.manifest.protection.mode:
+            case "masked":
+                if self._unmaskings is None or self._unmaskings.run != run:
+                    self._unmaskings = Unmaskings(run=run)
+                return SecureMember(unmaskings=self._unmaskings, **dealings)
+            case "he":
+                return EncryptedMember(holding=self._keeper(session), **dealings)
+            case _:
+                return None
+
+    def _keeper(self, session: _Session) -> Keeper:
+        def keep(held: Held) -> None:
+            self._held = held
+
+        return Keeper(
+            manifest=self.manifest,
+            grant=session.grant,
+            optimizer=lambda: self._optimizer(session),
+            held=lambda: self._hold(session),
+            keep=keep,
         )
 
     def _secure(self, kind: str, parcel: Parcel) -> Parcel:
@@ -339,6 +360,8 @@ class Trainer:
         """Give the aggregator the adapter that its members hold: at the start, and after it was restarted."""
         session = self._live()
         session.channel.open(parcel, "fetch")
+        if isinstance(session.secure, EncryptedMember):
+            raise Untrusted("the aggregator asks for an adapter that is kept from it")
         held = self._hold(session)
         return session.channel.seal("fetched", session.channel.round, b"", encode_adapter(held.whole))
 
@@ -362,8 +385,8 @@ class Trainer:
                 update = encode_adapter(delta)
             else:
                 learner.spec.check(delta)
-                flat = flat_vector(delta, learner.spec)
-                update = session.secure.begin(round_, flat, learner.examples).to_bytes()
+                said = session.secure.begin(round_, flat_vector(delta, learner.spec), learner.examples)
+                update = said.to_bytes() if said is not None else None
         metrics = MemberMetrics(
             train_loss=train_loss,
             eval_loss=eval_loss,
@@ -390,6 +413,8 @@ class Trainer:
 
     def _adopt(self, session: _Session, raw: bytes, round_: int) -> Held:
         """The adapter as the aggregator gives it; not where this trainer can check the sum that makes it."""
+        if isinstance(session.secure, EncryptedMember):
+            raise Untrusted("the aggregator gives an adapter, of which it can know none")
         if session.secure is not None and session.secure.brought(round_ - 1):
             raise Untrusted("the aggregator gives an adapter instead of the sum that this trainer is part of")
         return Held.given(session.attempt.run, round_ - 1, raw, self._optimizer(session))
@@ -397,7 +422,7 @@ class Trainer:
     def _step(self, session: _Session, order: Order, raw: bytes, round_: int) -> Held:
         """The next adapter from the one held and the last round's sum, once that is checked."""
         held = self._hold(session)
-        if session.secure is None or held.rounds != round_ - 2:
+        if not isinstance(session.secure, SecureMember) or held.rounds != round_ - 2:
             raise Untrusted("a sum for an adapter that this trainer does not hold")
         checked = session.secure.check(Total.parse(order.total), raw, round_ - 1)
         return held.after(checked, self._optimizer(session))

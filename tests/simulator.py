@@ -162,6 +162,10 @@ class Recorded:
     """A publisher that shows the test what would be sealed, and seals nothing."""
 
     adapters: list[Adapter] = field(default_factory=list)
+    kept: list[tuple[bytes, VerifyingKey]] = field(default_factory=list)  # what trainers made
+
+    def keep(self, container: bytes, run: str, signer: VerifyingKey) -> None:
+        self.kept.append((container, signer))
 
     def publish(self, adapter: Adapter, admission: Admission, rounds: int) -> bytes:
         self.adapters.append(adapter)

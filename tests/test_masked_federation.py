@@ -162,7 +162,12 @@ def test_a_member_knows_how_much_of_its_update_was_cut() -> None:
     consortium.run()
     entries = consortium.diary("trainer/alice").of("encoded")
     assert [entry["round"] for entry in entries] == [1, 2, 3]
-    assert all(entry["shrunk"] <= 1 and entry["clipped"] >= 0 for entry in entries)
+    assert all(entry["shrunk_percent"] == 0 for entry in entries)
+    long = masked()
+    long.learners["alice"].goal = 40.0
+    long.run()
+    (first, *_) = long.diary("trainer/alice").of("encoded")
+    assert first["shrunk_percent"] == 90, "of 160 at the largest norm of 30, in steps of ten"
     assert not consortium.diary("aggregator").of("encoded")
 
 

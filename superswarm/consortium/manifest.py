@@ -27,7 +27,7 @@ from superswarm.consortium.clause import (
 from superswarm.consortium.documents import dump_json, load_json, require_size
 from superswarm.consortium.jobs import Evaluation, Job, Lora, Training
 from superswarm.consortium.parties import Coordinator, Member
-from superswarm.consortium.protection import Encoding, Masking, Protection
+from superswarm.consortium.protection import Encoding, Homomorphic, Masking, Protection
 from superswarm.consortium.workloads import Platform, Workload, Workloads
 from superswarm.errors import Malformed
 from superswarm.values import LIMITS, Digest, MemberId
@@ -44,6 +44,7 @@ __all__ = [
     "DigestText",
     "Encoding",
     "Evaluation",
+    "Homomorphic",
     "Job",
     "KemKeyText",
     "Line",

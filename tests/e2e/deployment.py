@@ -134,11 +134,14 @@ class Deployment:
         return list(Program(program.child, program.log).news())
 
 
-def deploy(stage: Stage) -> Deployment:
-    """Found a consortium, start relay, nodes and trainers, and wait until they are ready."""
+def deploy(stage: Stage, **changes: Any) -> Deployment:
+    """Found a consortium, start relay, nodes and trainers, and wait until they are ready.
+
+    `changes` are clauses of the manifest.
+    """
     model = tiny_model(stage.folder / "model")
     keys = {name: MemberKeys.generate(name) for name in NAMES}
-    manifest, chain = _found(stage, keys, model)
+    manifest, chain = _found(stage, keys, model, changes)
     (port,) = free_loopback_ports(1)
     home = stage.home(OPERATOR)
     state = home / "relay"
@@ -156,7 +159,9 @@ def deploy(stage: Stage) -> Deployment:
     return deployment
 
 
-def _found(stage: Stage, keys: Mapping[str, MemberKeys], model: Path) -> tuple[ApprovedManifest, Path]:
+def _found(
+    stage: Stage, keys: Mapping[str, MemberKeys], model: Path, changes: Mapping[str, Any]
+) -> tuple[ApprovedManifest, Path]:
     authorities = {party: DevelopmentAuthority.create(at=int(time.time()) - 600) for party in (*NAMES, OPERATOR)}
     members = []
     for name in NAMES:
@@ -182,7 +187,7 @@ def _found(stage: Stage, keys: Mapping[str, MemberKeys], model: Path) -> tuple[A
         "result": {"recipients": ["alice", "bob"]},
         "quorum": consortia.quorums(2),
     }
-    manifest = Manifest.from_data(data)
+    manifest = Manifest.from_data(data | changes)
     signed = SignedManifest(manifest, {MemberId(n): sign_manifest(keys[n].signing, manifest) for n in NAMES})
     chain = stage.home("shared") / "consortium.json"
     chain.write_bytes(chain_to_bytes([signed]))

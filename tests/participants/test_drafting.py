@@ -201,6 +201,17 @@ def test_what_masked_sums_tolerate_is_said() -> None:
     assert "at most 2^-" in many
 
 
+def test_what_encrypted_sums_tolerate_is_said() -> None:
+    members = [member(f"m{i}", "data") for i in range(5)]
+    agreed = {"key_holders": 3, "threshold": 3, "colluders": 0, "dropouts": 2}
+    protection = {"mode": "he", "encoding": {"clip_norm": 1.0, "max_weight": 100}, "homomorphic": agreed}
+    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 3, "round_seconds": 60}
+    text = "\n".join(tolerated(manifest(*members, protection=protection, aggregation=rule)))
+    assert "the trainers of 3 of 5 members hold the key" in text
+    assert "up to 2 of 5 members may vanish" in text
+    assert "attested" not in text
+
+
 def test_what_is_tolerated_is_said() -> None:
     plain = "\n".join(tolerated(manifest()))
     for word in ("SIMULATED", "attested", "privacy is none", "minimum_cohort is 1", "2 of 3 members can start runs"):

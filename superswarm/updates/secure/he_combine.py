@@ -107,9 +107,9 @@ class HeSumRound:
         Raises CohortTooSmall where too few witnesses signed, or no holder is left.
         """
         if STEPS[self._step] == "signed":
-            if len(self._signatures) < self._graph.plan.threshold:
+            if len(self._signatures) < self._graph.plan.signatures:
                 raise CohortTooSmall(
-                    f"{len(self._signatures)} witnesses signed the survivors; it takes {self._graph.plan.threshold}"
+                    f"{len(self._signatures)} witnesses signed the survivors; it takes {self._graph.plan.signatures}"
                 )
             self._open("decrypted", self.survivors)
         self._require("decrypted")
@@ -138,7 +138,7 @@ class HeSumRound:
         return self._sum
 
     def _total(self) -> bytes:
-        signers = [w for w in self._graph.witnesses if w in self._signatures][: self._graph.plan.threshold]
+        signers = [w for w in self._graph.witnesses if w in self._signatures][: self._graph.plan.signatures]
         return Total(
             round=self.plan.context.round,
             masked=self.plan.everybody,

@@ -13,6 +13,14 @@ from superswarm.attestation.messages import Blobs, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deal(Message):
+    """(1) Aggregator → a key holder: make the round's key pair."""
+
+    KIND: ClassVar[str] = "he_deal"
+    round: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dealt(Message):
     """(1) A key holder → aggregator: the round's key pair, the secret key sealed to the other holders."""
 
@@ -67,3 +75,41 @@ class Opened(Message):
     KIND: ClassVar[str] = "he_opened"
     total: bytes  # Total
     holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken(Message):
+    """(5) Trainer → aggregator: the digest of the adapter that it has now, of the sum or handed over."""
+
+    KIND: ClassVar[str] = "he_taken"
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Give(Message):
+    """Aggregator → a trainer: seal the adapter that you hold to all trainers of the roster."""
+
+    KIND: ClassVar[str] = "he_give"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given(Message):
+    """Trainer → aggregator, and on to those that lack it: the body is the adapter, sealed to all trainers."""
+
+    KIND: ClassVar[str] = "he_given"
+    rounds: int  # that made it
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish(Message):
+    """Aggregator → a trainer: make the result container of the last round's adapter."""
+
+    KIND: ClassVar[str] = "he_publish"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published(Message):
+    """Trainer → aggregator: the body is the container, which the trainer's session key signed."""
+
+    KIND: ClassVar[str] = "he_published"

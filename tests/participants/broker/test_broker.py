@@ -404,9 +404,10 @@ def test_the_newest_entry_cannot_be_rewritten(premises: Premises) -> None:
 def test_an_entry_that_a_crash_cut_short_is_cut_off(premises: Premises) -> None:
     log = premises.vault.folder / LOG
     whole = log.read_bytes()
-    log.write_bytes(whole + b'{"attempt":1,"event":"rele')
+    log.write_bytes(whole + b'{"attempt":1,"event":"rele' + b" " * 5_000)
     assert ask(premises.open(), Session()) == BASE_KEY
     assert log.read_bytes().startswith(whole)
+    assert ask(premises.open(), Session()) == BASE_KEY
 
 
 # --- old backups -------------------------------------------------------------------------------------------------

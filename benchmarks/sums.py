@@ -20,6 +20,7 @@ from benchmarks.progress import measure_all
 from benchmarks.record import RESULTS
 from benchmarks.secure.cells import HOLDERS, MILLION, VANISHING, WAYS, Cell, measure
 from benchmarks.secure.cohort import Tolerance
+from superswarm.updates.secure.graph import COMPLETE_UP_TO
 
 DEFAULT_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = ((MILLION, (3, 10, 16, 50)), (5 * MILLION, (10,)))
 FULL_SIZES: tuple[tuple[int, tuple[int, ...]], ...] = tuple(
@@ -61,8 +62,8 @@ def cells(options: argparse.Namespace) -> Iterator[Cell]:
         for parameters, cohorts in sizes(options):
             for members in cohorts:
                 for way in options.ways:
-                    if way == "he-bfv-all" and members <= HOLDERS:
-                        continue  # the same as he-bfv
+                    if way == "he-bfv-all" and not HOLDERS < members <= COMPLETE_UP_TO:
+                        continue  # the same as he-bfv, or more members than witnesses: only these can hold the key
                     yield Cell(way, parameters, members, 0, repeat)
                     if way in VANISHING and not options.no_dropouts:
                         yield Cell(way, parameters, members, Tolerance.of(members).dropouts, repeat)

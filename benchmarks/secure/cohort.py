@@ -59,7 +59,9 @@ def masked_protection(allowed: Tolerance) -> dict[str, Any]:
 
 
 def he_protection(allowed: Tolerance, scheme: str, holders: int) -> dict[str, Any]:
-    homomorphic = {"scheme": scheme, "key_holders": holders, **asdict(allowed)}
+    """Fewer may vanish than hold the key, or nobody might be left to decrypt."""
+    agreement = asdict(allowed) | {"dropouts": min(allowed.dropouts, holders - 1)}
+    homomorphic = {"scheme": scheme, "key_holders": holders, **agreement}
     return {"mode": "he", "encoding": ENCODING, "homomorphic": homomorphic}
 
 

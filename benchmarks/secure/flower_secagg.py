@@ -9,6 +9,7 @@ with 32 bits: what it costs is comparable, what it protects is not.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,6 +43,7 @@ class FlowerMembers:
         """Make the clients; the largest value of all their updates."""
         from flwr.app import Context, RecordDict
 
+        _quiet()
         self.draws, self.truth = draws, Truth(draws.parameters)
         self.up = [0] * members
         self.contexts = {
@@ -149,6 +151,7 @@ class FlowerServer:
             from flwr.supercore.task_identity import TaskIdentity
         except ImportError as error:
             raise CannotRun(f"this Flower lacks a part of SecAgg+: {error}") from None
+        _quiet()
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN, SERVER, RUN
         manager = SimpleClientManager()
         for node in range(FIRST, FIRST + self.members):
@@ -180,6 +183,11 @@ class FlowerServer:
         file = self.bodies / "mean"
         file.write_bytes(mean.astype(np.float64).data)
         return file
+
+
+def _quiet() -> None:
+    """Flower logs each step of each round to standard error; only its errors are wanted."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
 def _bytes_of(message: Any) -> int:

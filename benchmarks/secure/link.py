@@ -5,7 +5,6 @@ Messages go through a pipe, the large bodies as files in memory (/dev/shm, where
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import tempfile
@@ -102,7 +101,6 @@ def _silence() -> None:
     """Libraries that greet on standard output, from C++ too, are not heard; errors are."""
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-    logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
 @contextmanager

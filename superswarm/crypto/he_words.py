@@ -52,7 +52,16 @@ def _pack_row(row: Words, width: int) -> bytes:
 
 
 def _unpack_row(packed: NDArray[np.uint8], width: int) -> Words:
-    bits = np.unpackbits(packed, bitorder="little").reshape(-1, width)  # (N, width)
-    octets = np.zeros((len(bits), 8), np.uint8)  # (N, 8)
-    octets[:, : -(-width // 8)] = np.packbits(bits, axis=1, bitorder="little")
-    return octets.view("<u8").reshape(-1).astype(np.uint64, copy=False)
+    """Eight values take `width` bytes: the i-th of each eight is read where its bits begin, and shifted down."""
+    groups = packed.size // width
+    padded = np.zeros(packed.size + 9, np.uint8)
+    padded[: packed.size] = packed
+    values = np.empty((8, groups), np.uint64)
+    for index, value in enumerate(values):
+        start, shift = divmod(index * width, 8)
+        words = np.ndarray((groups,), "<u8", padded, start, (width,))
+        np.right_shift(words, np.uint64(shift), out=value)
+        if shift + width > 64:  # the rest is in a ninth byte
+            value |= padded[start + 8 :: width][:groups].astype(np.uint64) << np.uint64(64 - shift)
+    values &= np.uint64(2**width - 1)
+    return values.T.reshape(-1)

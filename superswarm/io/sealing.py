@@ -214,6 +214,7 @@ class _Workplace:
             _entries(files), kind=terms.kind, owner=terms.owner, version=terms.version, demo=terms.demo
         )
         self._state.unlink(missing_ok=True)
+        sync_folder(self._state.parent)  # or a power cut brings the old key back, beside an empty journal
         self._file.truncate(0)
         with os.fdopen(
             os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, SECRET), "wb"

@@ -156,7 +156,9 @@ class TestSets:
             signatures=tuple(k.sign("superswarm/v1/masked/survivors", statement) for k in key),
         )
         play = self.finish(play)
-        refuse(play, written(play.aggregator._encrypted_sum), Untrusted, total=total.to_bytes())
+        name, message = play.aggregator.next_decryption(io.BytesIO())
+        with pytest.raises(Untrusted, match="other survivors than those that this trainer signed"):
+            play.sides[name].decrypt(replace(message, total=total.to_bytes()), b"")
 
     @staticmethod
     def finish(play: HePlay) -> HePlay:
@@ -214,16 +216,27 @@ class TestKeys:
             play.sides[OTHER].receive(replace(self.dealing(play, OTHER), sealed=sealed))
 
     def test_keys_come_from_holders_only(self) -> None:
+        """A trainer that is no holder makes a key pair all the same, and signs it as a dealer does."""
         play = until("encrypt")
-        for dealer in (OUTSIDER, FIVE.names[3]):
-            with pytest.raises(Untrusted):
-                play.sides[OTHER].receive(replace(self.dealing_once(play), dealer=dealer))
-            play = until("encrypt")
-        with pytest.raises(Untrusted):
+        plan = play.aggregator.plan
+        _, public = self.own(play)
+        digests = self.dealing(play, OTHER).digests
+        signature = consortia.signing_key(f"{OUTSIDER}/session/1").sign(
+            he_keys.LABEL, he_keys._signed(plan, OUTSIDER, public.pair, digests)
+        )
+        forged = Dealing(
+            dealer=OUTSIDER,
+            pair=public.pair.raw,
+            public=public.to_bytes(),
+            sealed=b"",
+            digests=digests,
+            signature=signature,
+        )
+        for name in (OTHER, FIVE.names[3]):
+            with pytest.raises(Untrusted, match="do not come from another key holder"):
+                play.sides[name].receive(forged)
+        with pytest.raises(Untrusted, match="no key holder"):
             until("deal").sides[OUTSIDER].deal()
-
-    def dealing_once(self, play: HePlay) -> Dealing:
-        return self.dealing(play, OTHER)
 
     def test_a_key_of_an_earlier_round_is_refused(self) -> None:
         earlier, play = until("encrypt"), until("encrypt")
@@ -331,6 +344,9 @@ class TestAggregator:
             case "another holder":
                 message, error = replace(message, holder=FIVE.plan().holders[1]), CannotOpen
             case "no holder":
+                cipher = play.sides[FIVE.names[3]]._cipher
+                plain = cipher(message.holder).decrypt(bytes(12), body, None)
+                body = cipher(OUTSIDER).encrypt(bytes(12), plain, None)
                 message, error = replace(message, holder=OUTSIDER), Untrusted
             case _:
                 body, error = earlier.aggregator.opened()[1], CannotOpen

@@ -18,12 +18,8 @@ from participants.learners import Learner, Learners
 from participants.mailbox import Mailbox
 from participants.secure_round import SecureMember, Unmaskings, discreet
 from participants.trainer_handshake import Admitted, Handshake
-from superswarm.attestation.evidence import (
-    Attester,
-)
-from superswarm.attestation.handshake import (
-    Attempt,
-)
+from superswarm.attestation.evidence import Attester
+from superswarm.attestation.handshake import Attempt
 from superswarm.attestation.messages import Attest, Confirm, Confirmed, Hello, Refused
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import ApprovedGrant
@@ -37,7 +33,6 @@ from superswarm.updates.secure.messages import Total
 from superswarm.values import MemberId, Role
 from superswarm.wire import Parcel, party
 
-AGGREGATOR = party(Role.AGGREGATOR)
 SECURE_KINDS = secure_round.KINDS | encrypted_round.KINDS
 
 
@@ -130,9 +125,13 @@ class Trainer:
     def _confirm(self, message: Confirm) -> Confirmed:
         """Admit the aggregator that was judged: from now on, this session counts."""
         admitted, answer = self._handshake.confirm(message)
-        channel = admitted.channel
         session = _Session(
-            admitted.attempt, admitted.grant, channel, admitted.time, self._monotonic(), self._keyring(admitted)
+            attempt=admitted.attempt,
+            grant=admitted.grant,
+            channel=admitted.channel,
+            signed_time=admitted.time,
+            since=self._monotonic(),
+            keyring=self._keyring(admitted),
         )
         session.secure = self._secure_member(admitted, session)
         self._session = session

@@ -1,4 +1,4 @@
-"""The trainer's side of the handshake: it shows evidence, and judges the aggregator before it opens a channel to it."""
+"""The trainer's side of the handshake: it shows evidence, and judges the aggregator before it talks to it."""
 
 from __future__ import annotations
 

@@ -13,13 +13,14 @@ from coordinator import encrypted_round
 from coordinator.encrypted_round import EncryptedRounds
 from coordinator.flower import GridMailroom
 from coordinator.mailroom import Outgoing
+from coordinator.modes import fetch, secure_rounds
 from superswarm.errors import CohortTooSmall
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
 from superswarm.updates.card import WEIGHTS
 from superswarm.updates.publish import open_container
 from superswarm.updates.secure.he_combine import HeSumRound
 from superswarm.updates.secure.he_sum import HeSum
-from superswarm.values import MemberId
+from superswarm.values import Digest, MemberId
 from tests import consortia
 from tests.grid import Relay, Tamper, Transit, drop
 from tests.simulator import SimulatedConsortium
@@ -214,10 +215,10 @@ class TestBrokenAggregator:
         consortium = Encrypted()
         with consortium.grid() as grid:
             aggregator = consortium.aggregator(GridMailroom(grid))
-            aggregator._gather()
-            digest = next(iter(aggregator._cohort.values())).prepared.digest
+            aggregator.cohort.gather(1.0)
+            digest = Digest(next(iter(aggregator.cohort.members.values())).prepared.digest)
             with pytest.raises(CohortTooSmall):
-                aggregator._fetch(0, digest)
+                fetch(aggregator.cohort, digest)
         assert "Untrusted" in consortium.diary("trainer/alice").errors
 
     def test_it_gives_an_adapter_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,10 +312,11 @@ class TestBrokenAggregator:
         consortium = Encrypted()
         with consortium.grid() as grid:
             aggregator = consortium.aggregator(GridMailroom(grid))
-            aggregator._gather()
-            aggregator._secure.acquaint()
+            aggregator.cohort.gather(1.0)
+            rounds = EncryptedRounds(secure_rounds(aggregator.cohort), aggregator.cohort.leave_out, print)
+            rounds.secure.acquaint()
             with pytest.raises(CohortTooSmall):
-                aggregator._encrypted.publish(list(aggregator._cohort))
+                rounds.publish(list(aggregator.cohort.members))
         assert all("Untrusted" in consortium.diary(f"trainer/{name}").errors for name in FOUR)
 
 

@@ -32,10 +32,9 @@ class Quorum(SimulatedConsortium):
         self.nodes = {name: self.node(name, results=self.folders[name]) for name in self.names}
 
     def train(self) -> None:
+        self.published = SealedPublisher(self.folder / "operator")
         with self.grid() as grid:
-            aggregator = self.aggregator(GridMailroom(grid))
-            aggregator.publisher = SealedPublisher(self.folder / "operator")
-            aggregator.run()
+            self.aggregator(GridMailroom(grid)).run()
 
     def sealed(self, name: str) -> Path:
         (found,) = self.folders[name].results()[0]

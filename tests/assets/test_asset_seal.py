@@ -143,6 +143,15 @@ def test_other_files_are_another_asset(changed: dict[str, bytes]) -> None:
     disk.require_no_nonce_twice()
 
 
+@pytest.mark.parametrize("size", [CHUNK, 40 * CHUNK])
+def test_files_of_another_size_than_the_header_says(size: int) -> None:
+    """Also where nothing was let out yet, and the journal knows of no chunk."""
+    disk = Disk()
+    with pytest.raises(SourceChanged):
+        disk.attempt(begin(), files_of(CONTENTS | {"b.jsonl": bytes(size)}))
+    assert not disk.seen
+
+
 def test_a_file_that_changes_while_it_is_sealed() -> None:
     for body in (b"12", b"1234"):
         with pytest.raises(Mismatch):

@@ -185,10 +185,10 @@ class TestAggregator:
         """An aggregator that would go on cannot: the trainer's channel ends after the granted rounds."""
         with consortium.grid() as grid:
             aggregator = consortium.aggregator(GridMailroom(grid), rounds=1)
-            aggregator._gather()
+            aggregator.cohort.gather(1.0)
             state = aggregator._begin()
             state = aggregator._round(1, state)
-            for member in aggregator._cohort.values():
+            for member in aggregator.cohort.members.values():
                 member.session.channel._last_round = 9
             with pytest.raises(CohortTooSmall):
                 aggregator._round(2, state)

@@ -168,6 +168,25 @@ def test_a_source_that_changed_starts_over_under_another_key(tmp_path: Path) -> 
     assert not set(before[1]) & set(after[1])
 
 
+def test_a_crash_while_starting_over_does_not_bring_the_old_key_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal is gone then, and with it what keeps its nonces from being used twice."""
+    interrupted(tmp_path, write(tmp_path, LARGE), (2 * BATCH + 4) * CHUNK)
+    before = cut((tmp_path / ".x.sealed.part").read_bytes())
+    changed = write(tmp_path, LARGE | {"a.jsonl": b"A" + LARGE["a.jsonl"][1:]})
+
+    def crash(*_: object, **__: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "seal_file", crash)
+        with pytest.raises(Interrupted):
+            seal(tmp_path, changed)
+    seal(tmp_path, changed)
+    assert cut((tmp_path / "x.sealed").read_bytes())[0][:100] != before[0][:100]
+
+
 @pytest.mark.parametrize(
     "terms",
     [
@@ -224,7 +243,7 @@ def test_a_crash_at_the_end_leaves_all_or_what_goes_on(
         elif moment == "publish":
             patch.setattr(sealing._Workplace, "publish", crash)
         else:
-            patch.setattr(sealing, "sync_folder", crash)
+            patch.setattr(sealing._Workplace, "_tidy", crash)
         with pytest.raises(Interrupted):
             seal(tmp_path, files)
     if moment == "unlink":  # whole, with its key; the leftovers hold nothing in the clear, and go at the next attempt

@@ -77,7 +77,7 @@ def tails(lines: Sequence[Line], folder: Path) -> list[Path]:
     )
     axis.set(xscale="log", yscale="log", ylabel="relative error of the mean")
     axis.set_xlabel("largest value of any update, over its root mean square")
-    axis.annotate("limit", (axis.get_xlim()[0], LIMIT), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    axis.annotate("limit", (4 * REAL, LIMIT), xytext=(0, 3), textcoords="offset points", fontsize=7)
     paper.plain_numbers(axis.xaxis)
     drawn.legend(loc="outside lower center", ncols=3)
     return paper.save(drawn, folder / "error-by-tail")

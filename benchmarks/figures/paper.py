@@ -93,7 +93,9 @@ def short(number: float) -> str:
     """Three significant digits, without an exponent where it can be read without."""
     if number == 0:
         return "0"
-    return f"{number:.3g}" if 1e-4 <= abs(number) < 1e5 else f"{number:.1e}"
+    if 1000 <= abs(number) < 1e6:
+        return f"{number:,.0f}"
+    return f"{number:.3g}" if 1e-4 <= abs(number) < 1000 else f"{number:.1e}"
 
 
 def provenance(lines: Iterable[Any]) -> str:

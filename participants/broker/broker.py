@@ -19,7 +19,7 @@ from superswarm.assets.release import KeyRequest
 from superswarm.assets.terms import ReleaseTo, judge_request, owned_asset
 from superswarm.attestation.evidence import SessionKeys
 from superswarm.consortium.approval import ApprovedManifest
-from superswarm.consortium.grant import SignedGrant
+from superswarm.consortium.grant import LAST_SECOND, SignedGrant
 from superswarm.errors import Error, OtherManifest, ReleaseRefused
 from superswarm.values import Digest, MemberId, Role
 
@@ -156,7 +156,9 @@ def _claims(request: KeyRequest) -> dict[str, Any]:
         claims["asset"] = str(Digest(request.asset))
         claims["session"] = str(SessionKeys.parse(request.keys).digest)
         grant = SignedGrant.parse(request.grant).grant
-        claims |= {"run": grant.run, "attempt": request.attempt}
+        claims["run"] = grant.run
+        if request.attempt <= LAST_SECOND:  # larger ones are no attempt, and no entry holds them
+            claims["attempt"] = request.attempt
     except Error:
         return claims
     return claims

@@ -111,7 +111,7 @@ class Broker:
         """What is held of an asset that is offered under this manifest."""
         held = vault.held(asset)
         offer = held.offer(manifest.digest) if held is not None else None
-        if held is None or offer is None or not self._ledger.decisions.offered(asset, manifest.digest):
+        if held is None or offer is None or offer.entry != self._ledger.decisions.offered(asset, manifest.digest):
             raise ReleaseRefused("not-offered", "the owner does not offer this asset under this manifest")
         owned_asset(manifest, MemberId(held.header.owner), asset.raw)
         return held

@@ -56,7 +56,7 @@ class Owner:
             held.header.require(asset)
             if manifest.manifest.simulated and not held.header.demo:
                 raise ReleaseRefused("not-a-demo", f"{name} was not sealed as a demo: simulated TEEs protect nothing")
-            self.folder.save(vault.offer(digest, manifest, name))
+            self.folder.save(vault.offer(digest, manifest, name, self.ledger.decisions.head.count + 1))
             self.ledger.append(
                 "offer",
                 asset=asset.digest,
@@ -85,7 +85,7 @@ class Owner:
 
     def _offered(self, vault: Vault, asset: Digest, manifest: Digest) -> bool:
         """Whether log or vault has an offer: after a crash in between, only one of them does."""
-        logged = self.ledger.decisions.offered(asset, manifest)
+        logged = self.ledger.decisions.offered(asset, manifest) is not None
         return logged or vault.require(asset).offer(manifest) is not None
 
     def rekey(self, wrapper: KeyWrapper) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import threading
 from pathlib import Path
@@ -237,13 +238,31 @@ def test_an_old_vault_beside_the_log_brings_no_old_epoch_back(premises: Premises
         ask(premises.open(agreed(), later), Session())
 
 
+def test_an_offer_that_somebody_adds_to_the_log_brings_nothing_back(premises: Premises) -> None:
+    """Who may write to the vault's folder, and kept an old copy of the vault, but cannot open it."""
+    old = premises.vault.file.read_bytes()
+    premises.owner.withdraw(BASE, None)
+    ledger, log = premises.ledger, premises.vault.folder / LOG
+    ledger.read()
+    fields = {"asset": str(BASE), "manifest": str(agreed().digest), "consortium": agreed().manifest.consortium}
+    forged = ledger.decisions.next("offer", premises.now, fields | {"member": "alice"})
+    log.write_bytes(log.read_bytes() + forged.to_bytes() + b"\n")
+    premises.vault.file.write_bytes(old)
+    with refused("not-offered"):
+        ask(premises.open(), Session())
+    count = f'"entry":{forged.number}'.encode()
+    premises.vault.file.write_bytes(re.sub(rb'"entry":\d+', count, old))
+    with pytest.raises(CannotOpen):
+        ask(premises.open(), Session())
+
+
 def test_simulated_evidence_gets_only_what_was_sealed_as_a_demo(tmp_path: Path) -> None:
     premises = Premises(tmp_path)
     premises.vault.create(premises.wrapper)
     premises.owner.add(asset_key(demo=False))
     with refused("not-a-demo"):
         premises.owner.offer(agreed(), "base")
-    premises.vault.save(premises.vault.open(premises.wrapper).offer(BASE, agreed(), "base"))
+    premises.vault.save(premises.vault.open(premises.wrapper).offer(BASE, agreed(), "base", 2))
     premises.ledger.read()
     ledger = premises.ledger
     ledger.read()

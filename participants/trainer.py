@@ -385,7 +385,7 @@ class Trainer:
                 update = encode_adapter(delta)
             else:
                 learner.spec.check(delta)
-                said = session.secure.begin(round_, flat_vector(delta, learner.spec), learner.examples)
+                said = session.secure.begin(round_, held.digest, flat_vector(delta, learner.spec), learner.examples)
                 update = said.to_bytes() if said is not None else None
         metrics = MemberMetrics(
             train_loss=train_loss,

@@ -30,7 +30,12 @@ def test_the_sum_is_exact_whoever_vanishes_at_whatever_step(gone: dict[int, str]
     assert found.to_bytes() == SEVEN.expected(survivors, number).to_bytes()
     for name in SEVEN.names:  # those that vanished too, once they are back
         checked = check_total(
-            SEVEN.standings[name], total, found.to_bytes(), round_=number, code=SEVEN.code(number), most=MOST
+            SEVEN.standings[name],
+            total,
+            found.to_bytes(),
+            context=SEVEN.context(number),
+            code=SEVEN.code(number),
+            most=MOST,
         )
         assert checked.survivors == survivors
     wanted = SEVEN.mean(survivors, number)
@@ -50,7 +55,7 @@ def test_all_trainers_compute_the_same_bytes() -> None:
     total, found = Play(SEVEN, round_=number).run()
     code = SEVEN.code(number)
     means = {
-        check_total(s, total, found.to_bytes(), round_=number, code=code, most=MOST).mean.tobytes()
+        check_total(s, total, found.to_bytes(), context=SEVEN.context(number), code=code, most=MOST).mean.tobytes()
         for s in SEVEN.standings.values()
     }
     assert len(means) == 1
@@ -76,7 +81,12 @@ def test_a_large_cohort_masks_with_neighbours_only(forty: Members) -> None:
     survivors = set(forty.names) - {forty.names[0], forty.names[9]}
     assert found.to_bytes() == forty.expected(survivors).to_bytes()
     checked = check_total(
-        forty.standings[forty.names[0]], total, found.to_bytes(), round_=1, code=forty.code(), most=MOST
+        forty.standings[forty.names[0]],
+        total,
+        found.to_bytes(),
+        context=forty.context(),
+        code=forty.code(),
+        most=MOST,
     )
     assert checked.survivors == survivors
 

@@ -55,7 +55,6 @@ KINDS: Final = frozenset({"introduce", "acquaint", "keys", "deal", "survivors", 
 class Unmaskings:
     """In which rounds of a run this trainer gave shares, and for which survivors. Outlives sessions and attempts."""
 
-    run: str
     survivors: dict[int, frozenset[MemberId]] = field(default_factory=dict)
 
 

@@ -116,6 +116,11 @@ class TestGraph:
         assert 2 * found.threshold > found.degree + 2
         assert 2 * found.signatures > found.witnesses + 1
 
+    @pytest.mark.parametrize(("n", "colluders"), [(64, 6), (100, 10), (1000, 50), (1000, 200)])
+    def test_drawing_the_circle_again_and_again_exposes_nobody(self, n: int, colluders: int) -> None:
+        """An aggregator draws anew with each roster's number that it tries, offline: here it can afford 2**60."""
+        assert 2.0**60 * plan(n, self.masking(n, colluders, colluders)).exposure <= 2.0**-40
+
     def test_all_colluders_in_one_neighbourhood_were_counted(self) -> None:
         """With no more colluders than any neighbourhood withstands, nothing is left to chance."""
         found = plan(100, self.masking(100, 10, 10))

@@ -39,8 +39,8 @@ STEPS: Final = ("advertised", "shared", "masked", "signed", "unmasked")
 class SumRound:
     """The aggregator's part in one round."""
 
-    def __init__(self, terms: Terms, number: int, code: Code, keys: Mapping[MemberId, VerifyingKey]) -> None:
-        self.terms, self.context, self.code = terms, Context(terms.roster, number), code
+    def __init__(self, terms: Terms, context: Context, code: Code, keys: Mapping[MemberId, VerifyingKey]) -> None:
+        self.terms, self.context, self.code = terms, context, code
         self._graph, self._roster, self._keys = terms.graph, terms.roster, keys
         self._step = 0
         self._asked = frozenset(terms.roster.members)

@@ -1,12 +1,11 @@
-"""The vault: an owner's asset keys on disk, each encrypted, and encrypted once more for every manifest it is offered
-under.
+"""The vault: an owner's asset keys on disk, each encrypted, and once more for every manifest it is offered under.
 
     vault.json   what opens it, and per asset: the key wrapped for the vault itself, and one wrapping per offer
 
-A wrapped key opens only for the asset and header that it was added with, for its own manifest, and for its own offer: a
-file in which somebody moved entries about, or marked an asset as a demo, does not open. What is offered, and what was
-withdrawn, the log says (`decisions.py`); the vault holds keys. An offer takes both, so that neither an old vault nor an
-entry that somebody adds to the log brings a withdrawn asset back.
+A wrapped key opens only for the asset and header that it was added with, for its own manifest, and for its own offer:
+a file in which somebody moved entries about, or marked an asset as a demo, does not open. What is offered, and what
+was withdrawn, the log says (`decisions.py`); the vault holds keys. An offer takes both, so that neither an old vault
+nor an entry that somebody adds to the log brings a withdrawn asset back.
 """
 
 from __future__ import annotations

@@ -174,7 +174,9 @@ def test_letters_reach_the_service_and_come_back(
     assert ring.take() == {"base": BASE_KEY}
 
 
-def test_a_slow_relay_does_not_outrun_the_trainer(service: BrokerService, tls: tuple[ServerFiles, ServerFiles]) -> None:
+def test_a_slow_relay_does_not_outrun_the_trainer(
+    service: BrokerService, tls: tuple[ServerFiles, ServerFiles]
+) -> None:
     """Each answer comes soon enough; both together take longer than a trainer waits for one."""
     clock, session, mine, theirs = [0.0], Session(), Mailbox("trainer/bob"), Mailbox("node/alice")
     ring = KeyRing(asker(session), (agreed().manifest.assets[0],), lambda: clock[0])

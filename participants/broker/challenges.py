@@ -23,7 +23,7 @@ class _Challenge:
 
 
 class Challenges:
-    """Nonces that were given out. Of too many for one member and asset the oldest is dropped: others are not kept waiting."""
+    """Nonces that were given out. Of too many for one member and asset the oldest is dropped: nobody else waits."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic

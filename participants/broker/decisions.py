@@ -140,7 +140,9 @@ class Decisions:
         return len(others) + sum(charge for charge, current in self._restores if not current & before)
 
     def _drop(self, asset: str, picked: Callable[[str, str], bool]) -> None:
-        gone = [key for key, (consortium, _) in self._offers.items() if key[0] == asset and picked(key[1], consortium)]
+        gone = [
+            key for key, (consortium, _) in self._offers.items() if key[0] == asset and picked(key[1], consortium)
+        ]
         for key in gone:
             del self._offers[key]
 

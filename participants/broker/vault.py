@@ -3,10 +3,10 @@ under.
 
     vault.json   what opens it, and per asset: the key wrapped for the vault itself, and one wrapping per offer
 
-A wrapped key opens only for the asset and header that it was added with, for its own manifest, and for its own offer: a
-file in which somebody moved entries about, or marked an asset as a demo, does not open. What is offered, and what was
-withdrawn, the log says (`decisions.py`); the vault holds keys. An offer takes both, so that neither an old vault nor an
-entry that somebody adds to the log brings a withdrawn asset back.
+A wrapped key opens only for the asset and header that it was added with, for its own manifest, and for its own offer:
+a file in which somebody moved entries about, or marked an asset as a demo, does not open. What is offered, and what
+was withdrawn, the log says (`decisions.py`); the vault holds keys. An offer takes both, so that neither an old vault
+nor an entry that somebody adds to the log brings a withdrawn asset back.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Held(Clause):
 
     def context(self, manifest: Digest | None, entry: int = 0) -> bytes:
         """What the wrapping for the offer of this manifest in this entry, or for the vault itself, is bound to."""
-        offer = manifest.raw if manifest is not None else b""
-        return pack(LABEL, Digest.parse(self.asset).raw, self.header.to_json(), offer, entry)
+        offer = (manifest.raw, entry) if manifest is not None else (b"",)
+        return pack(LABEL, Digest.parse(self.asset).raw, self.header.to_json(), *offer)
 
 
 class Document(Clause):

@@ -65,8 +65,8 @@ class Held(Clause):
 
     def context(self, manifest: Digest | None, entry: int = 0) -> bytes:
         """What the wrapping for the offer of this manifest in this entry, or for the vault itself, is bound to."""
-        offer = manifest.raw if manifest is not None else b""
-        return pack(LABEL, Digest.parse(self.asset).raw, self.header.to_json(), offer, entry)
+        offer = (manifest.raw, entry) if manifest is not None else (b"",)
+        return pack(LABEL, Digest.parse(self.asset).raw, self.header.to_json(), *offer)
 
 
 class Document(Clause):

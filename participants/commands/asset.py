@@ -14,7 +14,7 @@ from participants.commands.common import PassphraseFile, remark, say, say_simula
 from participants.examples import unread
 from participants.sealing import Selection, select
 from superswarm.assets.container import AssetHead, AssetHeader, Kind
-from superswarm.errors import Mismatch, UnusableDataset
+from superswarm.errors import CannotOpen, Mismatch, UnusableDataset
 from superswarm.io.console import size
 from superswarm.io.keystore import read_passphrase
 from superswarm.io.progress import progress
@@ -164,6 +164,10 @@ def unseal(
     """
     opened = load_asset_key(key, read_passphrase(passphrase_file))
     source = open_source(location)
+    if inspect(source).header.asset != opened.asset:
+        raise CannotOpen(
+            f"{key} is the key of another asset than {source.name} holds: give its own, or it was replaced"
+        )
     with progress(f"unsealing {source.name}", source.size, "bytes") as bar:
         header = unseal_to_folder(source, opened.key, opened.digest, out, bar.advance)
     say(f"wrote {out}")

@@ -624,3 +624,11 @@ def test_a_withdrawal_under_another_epoch_says_that_it_withdraws_nothing(premise
     premises.owner.withdraw(BASE, agreed().digest)
     with refused("not-offered"):
         ask(broker, Session())
+
+
+def test_an_older_epoch_is_not_offered_in_place_of_a_newer(premises: Premises) -> None:
+    later = next_epoch(agreed())
+    premises.owner.offer(later, "base")
+    with pytest.raises(Misconfigured, match="epoch 2 already"):
+        premises.owner.offer(agreed(), "base")
+    assert ask(premises.open(later), Session(manifest=later)) == BASE_KEY

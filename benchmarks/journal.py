@@ -1,4 +1,4 @@
-"""Results of a benchmark that may be stopped at any time: one JSON line a finished cell, found by what the cell is."""
+"""Results of a benchmark that may be stopped at any time: one JSON line for each cell that is done."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def measure_all(
     measure: Callable[[Any], Mapping[str, Any]],
     summary: Callable[[Mapping[str, Any]], str],
 ) -> list[str]:
-    """Measure each cell that has no line yet. What failed is said and left for the next run; its names are returned."""
+    """Measure each cell that has no line yet; the names of those that failed, which are left for the next run."""
     left = [cell for cell in cells if journal.find(cell.key) is None]
     print(f"{len(cells)} cells, {len(cells) - len(left)} of them measured before: {journal.file}")
     began, failed = time.monotonic(), []

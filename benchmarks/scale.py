@@ -5,8 +5,8 @@
 
 All members and the aggregator are in one process and one thread, by the protocol code of the deployment: each member
 has a state of its own, and nothing passes between them but bytes. What comes before a first round (keys, evidence,
-vouches, links between neighbours) is measured apart, as it happens once in a run. A run that was stopped goes on where
-it was.
+vouches, links between neighbours) is measured apart, as it happens once in a run. A run that was stopped goes on
+where it was.
 """
 
 from __future__ import annotations

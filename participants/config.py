@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from superswarm.io.config import Address, BrokerAt, Config, ListenAt, LogFormat, PathLike, RelayAt
+from superswarm.io.config import Address, BrokerAt, Config, ListenAt, LogFormat, NamedPlaces, PathLike, RelayAt
 from superswarm.values import MEMBER_ID
 
 MemberName = Annotated[
@@ -197,6 +197,7 @@ class TrainerConfig(Config):
     ]
     asset: Annotated[
         tuple[str, ...],
+        NamedPlaces(),
         Field(
             description="Where the manifest's assets lie, as NAME=PLACE: a file, an http(s) address, or any other\n"
             "address that fsspec knows. What is sealed is decrypted in memory only.",

@@ -5,10 +5,9 @@ It only answers, trusts nothing that the relay says, and holds session keys, mod
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from participants import encrypted_round, secure_round
 from participants.encrypted_round import EncryptedMember
@@ -18,33 +17,13 @@ from participants.keyring import Asker, KeyRing
 from participants.learners import Learner, Learners
 from participants.mailbox import Mailbox
 from participants.secure_round import SecureMember, Unmaskings, discreet
-from superswarm.attestation.evidence import (
-    NONCE_BYTES,
-    Attester,
-    Binding,
-    Evidence,
-    SessionKeys,
-    combine_nonces,
-)
-from superswarm.attestation.handshake import (
-    HANDSHAKE_TAG,
-    Attempt,
-    check_aggregator_vouches,
-    check_trainer_vouch,
-    judge_aggregator,
-    open_attempt,
-    pairing_proof,
-    secret_info,
-    signed_secret,
-    transcript,
-)
-from superswarm.attestation.messages import Attest, Confirm, Confirmed, Hello, Here, Refused, Shown
-from superswarm.attestation.nvidia.binding import attest_machine
+from participants.trainer_handshake import Admitted, Handshake
+from superswarm.attestation.evidence import Attester
+from superswarm.attestation.handshake import Attempt
+from superswarm.attestation.messages import Attest, Confirm, Confirmed, Hello, Refused
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.grant import ApprovedGrant
-from superswarm.crypto.channel import SECRET_BYTES, Channel, open_broadcast
-from superswarm.crypto.hpke import KemKey
-from superswarm.crypto.signing import SigningKey
+from superswarm.crypto.channel import Channel, open_broadcast
 from superswarm.errors import Error, Malformed, Mismatch, NoGrant, NotVouched, OtherManifest, Untrusted
 from superswarm.updates.adapter import encode_adapter, flat_vector
 from superswarm.updates.messages import Order, Prepared, Trained, Unlock, Unlocked, broadcast_context
@@ -54,24 +33,7 @@ from superswarm.updates.secure.messages import Total
 from superswarm.values import MemberId, Role
 from superswarm.wire import Parcel, party
 
-AGGREGATOR = party(Role.AGGREGATOR)
 SECURE_KINDS = secure_round.KINDS | encrypted_round.KINDS
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A handshake under way. Keys are fresh for it, so what vouches for them is fresh too."""
-
-    attempt: Attempt
-    grant: ApprovedGrant
-    signed_grant: bytes
-    aggregator: SessionKeys
-    aggregator_nonce: bytes
-    nonce: bytes
-    keys: SessionKeys
-    kem: KemKey = field(repr=False)
-    signing: SigningKey = field(repr=False)
-    binding: Binding | None = None
 
 
 @dataclass(slots=True)
@@ -115,9 +77,9 @@ class Trainer:
         self.member, self.manifest = member, manifest
         self.me = party(Role.TRAINER, member)
         self.mailbox = Mailbox(self.me)
-        self._attester, self._pairing_key, self._learners = attester, pairing_key, learners
+        self._handshake = Handshake(member, manifest, attester, pairing_key)
+        self._attester, self._learners = attester, learners
         self._monotonic, self._notify = monotonic, notify
-        self._pending: _Pending | None = None
         self._session: _Session | None = None
         self._loaded: _Loaded | None = None
         self._held: Held | None = None
@@ -140,9 +102,9 @@ class Trainer:
     def _answer(self, kind: str, parcel: Parcel) -> Parcel:
         match kind:
             case "hello":
-                return Parcel(self._hello(Hello.parse(parcel.head)).to_bytes())
+                return Parcel(self._handshake.hello(Hello.parse(parcel.head)).to_bytes())
             case "attest":
-                return Parcel(self._attest(Attest.parse(parcel.head)).to_bytes())
+                return Parcel(self._handshake.attest(Attest.parse(parcel.head)).to_bytes())
             case "confirm":
                 return Parcel(self._confirm(Confirm.parse(parcel.head)).to_bytes())
             case "unlock":
@@ -160,73 +122,21 @@ class Trainer:
             case _:
                 raise Malformed("a message of a kind that a trainer does not take")
 
-    # --- handshake -----------------------------------------------------------------------------------------------
-
-    def _hello(self, hello: Hello) -> Here:
-        attempt, grant = open_attempt(self.manifest, hello, None)
-        kem, signing = KemKey.generate(), SigningKey.generate()
-        keys = SessionKeys(kem=kem.public, signing=signing.public)
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        peer = SessionKeys.parse(hello.keys)
-        self._pending = _Pending(attempt, grant, hello.grant, peer, hello.nonce, nonce, keys, kem, signing)
-        return Here(party=self.me, nonce=nonce, keys=keys.to_bytes())
-
-    def _attest(self, ask: Attest) -> Shown:
-        pending = self._pending
-        if pending is None or pending.binding is not None:
-            raise NotVouched("no handshake is open")
-        combined = combine_nonces([pending.aggregator_nonce, ask.node_nonce])
-        blank = Evidence(self._attester.platform, b"")
-        binding = pending.attempt.binding(Role.TRAINER, self.member, pending.keys, combined, blank)
-        evidence, binding = attest_machine(self._attester, binding)
-        pending.binding = binding
-        return Shown(evidence=evidence.to_bytes(), pairing=pairing_proof(self._pairing_key, binding))
-
     def _confirm(self, message: Confirm) -> Confirmed:
-        """Judge the aggregator; only then make a channel to it."""
-        pending = self._pending
-        if pending is None or pending.binding is None:
-            raise NotVouched("no handshake is open")
-        attempt, keys, mine = pending.attempt, pending.keys, pending.binding
-        # (1) My own member vouches for my keys, and so says which epoch is current.
-        check_trainer_vouch(attempt, message.trainer_vouch, self.member, keys, mine.nonce)
-        # (2) A quorum vouches for the aggregator's keys, over my nonce; its clocks give the time.
-        nonce = combine_nonces(list(message.nonces))
-        at = check_aggregator_vouches(attempt, message.vouches, pending.aggregator, nonce)
-        # (3) The run's grant holds at that time.
-        pending.grant.check(at, attempt.number)
-        # (4) The aggregator is the approved code on an approved platform, and answers my nonce.
-        evidence = Evidence.parse(message.evidence)
-        judge_aggregator(attempt, pending.aggregator, message.nonces, pending.nonce, evidence, at)
-        # (5) It signed this transcript, and its secret opens under it.
-        theirs = attempt.binding(Role.AGGREGATOR, None, pending.aggregator, nonce, evidence)
-        agreed = transcript(attempt, theirs, mine)
-        signed = signed_secret(agreed, AGGREGATOR, message.sealed_secret)
-        pending.aggregator.signing.verify(HANDSHAKE_TAG, signed, message.signature)
-        secret = pending.kem.open(message.sealed_secret, info=secret_info(agreed, AGGREGATOR))
-        # (6) My secret goes to its key, signed. My private keys are kept only where keys will be sealed to them.
-        own = secrets.token_bytes(SECRET_BYTES)
-        sealed = pending.aggregator.kem.seal(own, info=secret_info(agreed, self.me))
-        channel = Channel(
-            secrets=(secret, own),
-            transcript=agreed,
-            manifest=self.manifest.digest,
-            run=attempt.run,
-            me=self.me,
-            peer=AGGREGATOR,
-            last_round=pending.grant.grant.rounds + 1,
+        """Admit the aggregator that was judged: from now on, this session counts."""
+        admitted, answer = self._handshake.confirm(message)
+        session = _Session(
+            attempt=admitted.attempt,
+            grant=admitted.grant,
+            channel=admitted.channel,
+            signed_time=admitted.time,
+            since=self._monotonic(),
+            keyring=self._keyring(admitted),
         )
-        self._session = _Session(
-            attempt, pending.grant, channel, at, self._monotonic(), self._keyring(pending, message.trainer_vouch)
-        )
-        self._session.secure = self._secure_member(pending, self._session)
-        self._pending = None
-        self._notify("admitted", run=attempt.run, attempt=attempt.number)
-        return Confirmed(
-            sealed_secret=sealed,
-            signature=pending.signing.sign(HANDSHAKE_TAG, signed_secret(agreed, self.me, sealed)),
-            confirmation=channel.confirmation(self.me),
-        )
+        session.secure = self._secure_member(admitted, session)
+        self._session = session
+        self._notify("admitted", run=admitted.attempt.run, attempt=admitted.attempt.number)
+        return answer
 
     # --- rounds --------------------------------------------------------------------------------------------------
 
@@ -242,18 +152,18 @@ class Trainer:
         """The members' signed time, carried on by the monotonic clock; unix seconds."""
         return session.signed_time + int(self._monotonic() - session.since)
 
-    def _secure_member(self, pending: _Pending, session: _Session) -> SecureMember | EncryptedMember | None:
+    def _secure_member(self, admitted: Admitted, session: _Session) -> SecureMember | EncryptedMember | None:
         """This session's part in secure sums. What was unmasked before in this run, in whichever attempt, counts."""
         dealings = {
-            "attempt": pending.attempt,
+            "attempt": admitted.attempt,
             "member": self.member,
-            "keys": pending.keys,
-            "kem": pending.kem,
-            "signing": pending.signing,
+            "keys": admitted.keys,
+            "kem": admitted.kem,
+            "signing": admitted.signing,
             "now": lambda: self._time(self._live()),
             "notify": self._notify,
         }
-        run = pending.attempt.run
+        run = admitted.attempt.run
         match self.manifest.manifest.protection.mode:
             case "masked":
                 unmaskings = self._unmaskings.setdefault(run, Unmaskings())
@@ -284,20 +194,20 @@ class Trainer:
         answer, update = session.secure.answer(kind, head, body or b"")
         return session.channel.seal(answer.KIND, session.channel.round, answer.to_bytes(), update)
 
-    def _keyring(self, pending: _Pending, vouch: bytes) -> KeyRing:
+    def _keyring(self, admitted: Admitted) -> KeyRing:
         """What asks for the keys of the job's sealed assets, with this session's keys and their member's vouch."""
         return KeyRing(
             Asker(
-                attempt=pending.attempt,
+                attempt=admitted.attempt,
                 member=self.member,
-                keys=pending.keys,
-                kem=pending.kem,
-                signing=pending.signing,
-                vouch=vouch,
-                grant=pending.signed_grant,
+                keys=admitted.keys,
+                kem=admitted.kem,
+                signing=admitted.signing,
+                vouch=admitted.vouch,
+                grant=admitted.signed_grant,
                 attester=self._attester,
             ),
-            self.manifest.manifest.sealed_for(self.member, pending.grant.job),
+            self.manifest.manifest.sealed_for(self.member, admitted.grant.job),
             self._monotonic,
         )
 

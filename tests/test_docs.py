@@ -17,7 +17,7 @@ from superswarm import cli
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)")
-TEST = re.compile(r"`((?:[a-z_]+/)*test_[a-z_]+\.py)?(?:::(test_[a-z0-9_]+))?`")
+TEST = re.compile(r"`((?:[a-z0-9_]+/)*test_[a-z_]+\.py)?(?:::(test_[a-z0-9_]+))?`")
 COMMAND = re.compile(r"^superswarm (?:[^\n\\]|\\\n)*$", re.MULTILINE)
 SHELL = re.compile(r"\s*(?:>\s*\S+|&)\s*$")
 SPAN = re.compile(r"`superswarm ([a-z]+)(?: ([a-z]+))?[^`]*`")
@@ -42,7 +42,7 @@ def named_tests() -> Iterator[tuple[str, str]]:
             yield file, test
 
 
-@pytest.mark.parametrize(("file", "test"), named_tests(), ids=lambda value: value or "any")
+@pytest.mark.parametrize(("file", "test"), list(named_tests()), ids=lambda value: value or "any")
 def test_the_attacks_of_the_threat_model_are_played(file: str, test: str) -> None:
     source = (ROOT / "tests" / file).read_text()
     assert f"def {test}(" in source if test else "def test_" in source

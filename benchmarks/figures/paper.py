@@ -43,7 +43,8 @@ def figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    mpl.rcParams.update(STYLE)
+    settings: Any = mpl.rcParams
+    settings.update(STYLE)
     return plt.subplots(rows, columns, figsize=size, layout="constrained", **options)
 
 
@@ -76,6 +77,16 @@ def spread(numbers: Iterable[float]) -> tuple[float, float, float]:
     found = list(numbers)
     middle = statistics.median(found)
     return middle, middle - min(found), max(found) - middle
+
+
+def plain_numbers(side: Any) -> None:
+    """Ticks of a logarithmic axis as 0.1, 1, 10, and 2 and 5 between them where it is short."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = side.get_view_interval()
+    side.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0)))
+    side.set_minor_locator(NullLocator())
+    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def short(number: float) -> str:

@@ -75,7 +75,7 @@ def totals(lines: Sequence[Line], folder: Path) -> list[Path]:
         _points(axes[1], i, [line["peak_bytes"] / 1e9 for line in grouped[key]], 0, "")
     for axis, limit, label, unit in (
         (axes[0], lines[0]["limit_seconds"], "seconds of one round", "s"),
-        (axes[1], lines[0]["limit_bytes"] / 1e9, "memory of all members together, GB", "GB"),
+        (axes[1], lines[0]["limit_bytes"] / 1e9, "memory of the process, GB", "GB"),
     ):
         axis.axhline(limit, color="black", linestyle="--", linewidth=0.8)
         text = f"limit for 1,000: {limit:g} {unit}"
@@ -83,6 +83,7 @@ def totals(lines: Sequence[Line], folder: Path) -> list[Path]:
         axis.set(yscale="log", ylabel=label, xlabel="members", xlim=(-0.5, len(names) - 0.5))
         axis.set_xticks(range(len(names)), names)
         axis.grid(visible=False, axis="x")
+        paper.plain_numbers(axis.yaxis)
     axes[0].legend(loc="lower right")
     return paper.save(drawn, folder / "round")
 
@@ -106,7 +107,9 @@ def one_member(lines: Sequence[Line], folder: Path) -> list[Path]:
             start += value
         axis.annotate(f"{start:.3g}", (start, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
     axis.set_yticks(range(len(grouped)), [f"{n:,} members" for n, *_ in sorted(grouped)])
-    axis.set(xlabel=f"one member's processor milliseconds in a round of {lines[0]['cell']['parameters']:,} parameters")
+    axis.set(
+        xlabel=f"one member's processor milliseconds in a round of {lines[0]['cell']['parameters']:,} parameters"
+    )
     axis.grid(visible=False, axis="y")
     drawn.legend(loc="outside lower center", ncols=len(PHASES))
     return paper.save(drawn, folder / "one-member")

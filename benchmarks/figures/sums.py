@@ -122,17 +122,18 @@ def by_members(lines: Sequence[Line], folder: Path) -> list[Path]:
     size = _usual(lines, "parameters")
     chosen = [line for line in lines if line["cell"]["parameters"] == size]
     panels: list[tuple[str, Callable[[Line], float]]] = [
-        ("client: encode and protect", client),
+        ("client: encode, protect", client),
         ("aggregator: add all updates", lambda line: cpu(line, "aggregator", ("sum",))),
-        ("recover: unmask or decrypt, check", recovery),
+        ("recover: unmask or decrypt", recovery),
     ]
     drawn, axes = paper.figure(1, 3, (paper.WIDE, 3.1), sharex=True)
     for axis, (title, number) in zip(axes, panels, strict=True):
         _curves(axis, [line for line in chosen if not line["cell"]["vanish"]], number)
         axis.set(title=title, xlabel="members", xscale="log", yscale="log")
+        paper.plain_numbers(axis.yaxis)
         _exact_ticks(axis, sorted({line["cell"]["members"] for line in chosen}))
     _vanishing(axes[2], [line for line in chosen if line["cell"]["vanish"]])
-    axes[0].set_ylabel(f"processor seconds, {size / MILLION:g} M parameters")
+    axes[0].set_ylabel(f"processor seconds\n({size / MILLION:g} M parameters)")
     _legend(drawn, axes[0], axes[2])
     return paper.save(drawn, folder / "seconds-by-members")
 
@@ -175,10 +176,13 @@ def by_size(lines: Sequence[Line], folder: Path) -> list[Path]:
             found = chosen.get((way, size, members, 0))
             if found:
                 at = j + (i - (len(ways) - 1) / 2) * width
-                _bar(axis, at, width, found, way, label=NAMES[way] if size == min(s for w, s, *_ in chosen if w == way) else "")
+                first = size == min(key[1] for key in chosen if key[0] == way)
+                _bar(axis, at, width, found, way, label=NAMES[way] if first else "")
     axis.set_xticks(range(len(sizes)), [f"{size / MILLION:g} M" for size in sizes])
     axis.set(yscale="log", xlabel="parameters", ylabel=f"client, processor seconds\n({members} members)")
     axis.grid(visible=False, axis="x")
+    axis.margins(y=0.12)
+    paper.plain_numbers(axis.yaxis)
     _legend(drawn, axis, columns=5)
     return paper.save(drawn, folder / "client-by-size")
 
@@ -210,13 +214,20 @@ def wire(lines: Sequence[Line], folder: Path) -> list[Path]:
             value = statistics.median(one[key] for one in chosen[way]) / line["cell"]["parameters"]
             face = LOOK[way][0] if solid else "white"
             axis.barh(i + offset, value, 0.38, facecolor=face, edgecolor=LOOK[way][0], linewidth=0.9)
-            axis.annotate(f"{value:.3g}", (value, i + offset), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+            _value(axis, value, i + offset)
     axis.set_yticks(range(len(ways)), [NAMES[way] for way in reversed(ways)])
     cell = chosen[ways[0]][0]["cell"]
     about = f"{cell['parameters'] / MILLION:g} M parameters, {cell['members']} members; filled: up, hollow: down"
-    axis.set(xscale="log", xlabel=f"bytes a parameter and member ({about})")
+    axis.set(xscale="log", xlim=(1, None), xlabel=f"bytes a parameter and member ({about})")
+    paper.plain_numbers(axis.xaxis)
     axis.grid(visible=False, axis="y")
     return paper.save(drawn, folder / "bytes-on-the-wire")
+
+
+def _value(axis: Any, value: float, at: float, beside: float | None = None) -> None:
+    """Write a bar's value at its end."""
+    where = (value if beside is None else beside, at)
+    axis.annotate(f"{value:.3g}", where, xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
 
 
 def error(lines: Sequence[Line], folder: Path) -> list[Path]:
@@ -246,8 +257,9 @@ def memory(lines: Sequence[Line], folder: Path) -> list[Path]:
             size = chosen[way][0]["cell"]["parameters"]
             middle, below, above = (value * 1e6 / size for value in paper.spread(values))
             axis.barh(i, middle, 0.7, color=LOOK[way][0], xerr=[[below], [above]], error_kw={"lw": 0.8})
-            axis.annotate(f"{middle:.3g}", (middle + above, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
-        axis.set(xscale="log", xlabel="bytes a parameter, at most", title=side)
+            _value(axis, middle, i, beside=middle + above)
+        axis.set(xscale="log", xlim=(1, None), xlabel="bytes a parameter, at most", title=side)
+        paper.plain_numbers(axis.xaxis)
         axis.grid(visible=False, axis="y")
     axes[0].set_yticks(range(len(ways)), [NAMES[way] for way in reversed(ways)])
     return paper.save(drawn, folder / "memory")

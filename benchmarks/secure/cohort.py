@@ -2,8 +2,8 @@
 
 Everything is what a deployment does, by the same code: a manifest that all members sign, evidence (simulated) and a
 vouch for each trainer, judged before its keys are relied on, and the making of links. One thing is done once where a
-deployment repeats it: each trainer's evidence is judged once for all who rely on it, since their verdicts are the same
-function of the same bytes.
+deployment repeats it: each trainer's evidence is judged once for all who rely on it, since their verdicts are the
+same function of the same bytes.
 """
 
 from __future__ import annotations

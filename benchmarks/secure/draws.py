@@ -1,10 +1,11 @@
 """Made-up updates, with tails that are heavier than those of the updates that were measured.
 
-Student's t with 3 degrees of freedom, times a log-normal scale (σ = 0.5) for each of 64 parts: the largest value is
-about a hundred times the root mean square. Of SmolLM2-135M's LoRA updates after 8 and 16 steps of AdamW it is 2.5
-times, with scales of σ = 0.15 (benchmarks/README.md): real ones are easier to encode. Members' updates are
-independent, which is the hardest case: they cancel in the mean, and an error of the mean is the larger against it.
-Each has an L2 norm drawn uniformly from 0.7 to 1 of the norm that is agreed.
+Student's t with 4 degrees of freedom, times a log-normal scale (σ = 0.5) for each of 64 parts: of a million values
+the largest is about a hundred times the root mean square. Of SmolLM2-135M's LoRA updates after 8 steps of AdamW it is
+2.5 times, with scales of σ = 0.15 (`superswarm bench tails`): real ones are easier to encode. What still heavier
+tails do is measured by `superswarm bench encoding`. Members' updates are independent, which is the hardest case: they
+cancel in the mean, and an error of the mean is the larger against it. Each has an L2 norm drawn uniformly from 0.7
+to 1 of the norm that is agreed.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
 CLIP_NORM: Final = 1.0
-DEGREES: Final = 3
+DEGREES: Final = 4
 PARTS: Final = 64
 SIGMA: Final = 0.5
 SMALLEST_NORM: Final = 0.7
 BLOCK: Final = 1 << 20
+TINY: Final = np.float32(1e-12)  # of two degrees, float32 draws a zero now and then
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Draws:
             if self.degrees:
                 chi_square = rng.standard_gamma(self.degrees / 2, part.size, np.float32)
                 chi_square *= np.float32(2 / self.degrees)
+                np.maximum(chi_square, TINY, out=chi_square)
                 part /= np.sqrt(chi_square, out=chi_square)
         for part in np.array_split(update, PARTS):
             part *= np.float32(rng.lognormal(sigma=self.sigma))

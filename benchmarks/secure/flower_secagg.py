@@ -59,7 +59,7 @@ class FlowerMembers:
 
         received = pickle.loads(take(message))  # noqa: S301 - our own process wrote it
         stage = str(received.content.config_records[CONFIGS]["stage"])
-        answer = self._answer(node, received) if stage == COLLECT else None
+        answer: Any = self._answer(node, received) if stage == COLLECT else None
         phase = "mask" if stage == COLLECT else "protocol"
         with self.gauge.growth("client"), self.gauge.time(phase, str(node)):
             reply = secaggplus_mod(received, self.contexts[node], lambda _message, _context: answer)
@@ -121,7 +121,7 @@ class FlowerServer:
     def play(self, clients: Other) -> float:
         """One round of its four stages; the relative error of the mean."""
         range_ = clients.call("begin", self.draws, self.members)
-        self.grid = Grid(clients, self.bodies, self.gone, self.gauge)
+        self.grid: Any = Grid(clients, self.bodies, self.gone, self.gauge)
         workflow, context, state = self._workflow(range_)
         stages = {
             "protocol": (workflow.setup_stage, workflow.share_keys_stage),

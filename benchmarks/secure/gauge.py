@@ -19,7 +19,7 @@ Spent = tuple[float, float]  # wall and processor seconds
 
 @dataclass
 class Gauge:
-    """Seconds by phase and by whose they are, summed; and how far memory grew: within each `growth`, since `start`."""
+    """Seconds by phase and by whose they are; and how far memory grew, within each `growth` and since `start`."""
 
     spent: dict[str, dict[str, Spent]] = field(default_factory=lambda: defaultdict(dict))
     grown: dict[str, int] = field(default_factory=dict)  # bytes

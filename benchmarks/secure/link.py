@@ -5,8 +5,11 @@ Messages go through a pipe, the large bodies as files in memory (/dev/shm, where
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,6 +17,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
+
+from superswarm.io.tether import PR_SET_PDEATHSIG
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
 STOP = ""
@@ -66,7 +71,7 @@ def process(make: Callable[[], object]) -> Iterator[There]:
     """Start a process that makes an object and serves calls of its methods until this context ends."""
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
-    child = context.Process(target=_serve, args=(theirs, make), daemon=False)
+    child = context.Process(target=_serve, args=(theirs, make, os.getpid()), daemon=False)
     child.start()
     theirs.close()
     try:
@@ -80,8 +85,9 @@ def process(make: Callable[[], object]) -> Iterator[There]:
             child.join()
 
 
-def _serve(connection: Connection[Any, Any], make: Callable[[], object]) -> None:
+def _serve(connection: Connection[Any, Any], make: Callable[[], object], parent: int) -> None:
     target: object = None
+    _tie(parent)
     _silence()
     while True:
         try:
@@ -95,6 +101,14 @@ def _serve(connection: Connection[Any, Any], make: Callable[[], object]) -> None
             connection.send((getattr(target, method)(*arguments), ""))
         except Exception:  # goes to the other process, which raises it
             connection.send((None, traceback.format_exc()))
+
+
+def _tie(parent: int) -> None:
+    """End with the process that started this one, however it ends. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            raise SystemExit(1)
 
 
 def _silence() -> None:

@@ -21,11 +21,17 @@ from pydantic.fields import FieldInfo
 from superswarm.errors import Misconfigured
 
 FILE_BYTES = 1024 * 1024
+SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)(?:://|::)", re.IGNORECASE)
+"""How an address begins, which tells it from a path."""
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\]")
 
 
 class PathLike:
     """Marks a text field that may name a folder: it does where it begins with `/`, `./`, `../` or `~`."""
+
+
+class NamedPlaces:
+    """Marks a list of texts NAME=PLACE, where a place without a scheme (`https://`, `s3://`) is a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +165,8 @@ def _from_file(model: type[Config], file: Path) -> dict[str, Setting]:
 def _resolve(model: type[Config], name: str, value: object, base: Path) -> object:
     """Make a path absolute, from where it was written; leave everything else as it is."""
     field = model.model_fields[name]
+    if isinstance(value, list | tuple) and any(isinstance(mark, NamedPlaces) for mark in field.metadata):
+        return [_resolve_place(place, base) for place in value]
     if not isinstance(value, str | Path) or not (is_path(field) or _looks_like_path(field, value)):
         return value
     if not str(value).strip():
@@ -167,6 +175,13 @@ def _resolve(model: type[Config], name: str, value: object, base: Path) -> objec
         return type(value)(base / Path(value).expanduser())
     except RuntimeError:
         raise Misconfigured(f"{name}: ~ stands for a home directory, and this user has none") from None
+
+
+def _resolve_place(setting: object, base: Path) -> object:
+    name, equals, place = setting.partition("=") if isinstance(setting, str) else ("", "", "")
+    if not equals or not place or SCHEME.match(place):
+        return setting
+    return f"{name}={base / place}"
 
 
 def _looks_like_path(field: FieldInfo, value: str | Path) -> bool:

@@ -22,8 +22,9 @@ def example(model: type[Config], program: str) -> str:
         if field.is_required():
             lines += [f"{name} = {_toml((field.examples or [''])[0])}", ""]
         else:
-            shown = field.get_default(call_default_factory=True)
-            lines += [f"# {name} = {_toml(shown if shown is not None else (field.examples or [''])[0])}", ""]
+            default = field.get_default(call_default_factory=True)
+            shown = default if default not in (None, ()) else (field.examples or [""])[0]
+            lines += [f"# {name} = {_toml(shown)}", ""]
     return "\n".join(lines)
 
 

@@ -216,14 +216,7 @@ class _Workplace:
         self._state.unlink(missing_ok=True)
         sync_folder(self._state.parent)  # or a power cut brings the old key back, beside an empty journal
         self._file.truncate(0)
-        with os.fdopen(
-            os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, SECRET), "wb"
-        ) as f:
-            f.write(
-                bytes(HASH * sealing.head.header.chunks)
-            )  # its blocks are taken now, so that a flush is quick later
-            f.flush()
-            os.fsync(f.fileno())
+        _FileJournal.clear(self._journal, sealing.head.header.chunks)
         seal_file(self._state, sealing.to_bytes(), passphrase, purpose=WHAT, replace=True)
         return sealing
 
@@ -291,6 +284,15 @@ class _FileJournal:
         if os.fstat(self._file).st_size != HASH * chunks:
             os.close(self._file)
             raise SourceChanged("the journal of an unfinished sealing is not whole")
+
+    @staticmethod
+    def clear(path: Path, chunks: int) -> None:
+        """Make an empty journal. Its blocks are taken now, so that a flush later is quick."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, SECRET), "wb") as file:
+            file.write(bytes(HASH * chunks))
+            file.flush()
+            os.fsync(file.fileno())
 
     def recall(self, index: int) -> bytes | None:
         entry = os.pread(self._file, HASH, HASH * index)

@@ -7,7 +7,6 @@ whoever reads it compares digests. A source only has to say what went wrong, and
 from __future__ import annotations
 
 import io
-import re
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -18,9 +17,9 @@ from urllib.parse import urlsplit
 
 from superswarm.assets.container import MAX_SEALED_BYTES
 from superswarm.errors import Environment, Error, Malformed, Misconfigured, TooLarge, Unavailable
+from superswarm.io.config import SCHEME
 from superswarm.io.files import explained
 
-SCHEME: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]+)(?:://|::)", re.IGNORECASE)
 BUFFER: Final = 1 << 20  # bytes
 
 

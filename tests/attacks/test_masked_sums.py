@@ -188,12 +188,12 @@ class TestSets:
         assert set(refused) == set(SEVEN.names), "nobody gives a share"
         assert all(issubclass(error, Untrusted) for error in refused.values())
 
-    def test_a_set_that_others_signed_but_that_this_member_did_not_mask_for_is_refused(self) -> None:
-        play = until("unmask", SEVEN)
+    def test_a_member_that_masked_for_fewer_than_the_signers_gives_nothing(self) -> None:
+        """All agree on the survivors; only this member was told that the one that vanished never shared."""
+        play = until("unmask", SEVEN, gone={SEVEN.names[6]: "mask"})
         name = SEVEN.names[0]
         play.sides[name]._masked = frozenset(SEVEN.names[:6])
-        play.sides[name]._signed = None
-        with pytest.raises(Untrusted):
+        with pytest.raises(Untrusted, match="told to mask for other members"):
             play.sides[name].unmask(agreed(play)[name])
 
 
@@ -510,9 +510,12 @@ class TestMembers:
         _, found = play.run()
         assert found.to_bytes() == SEVEN.expected(SEVEN.names[:6], play.number).to_bytes()
 
-    def test_shares_of_the_wrong_seed_end_the_round_and_give_no_wrong_sum(self) -> None:
+    @pytest.mark.parametrize("liars", [2, 5])
+    def test_shares_of_the_wrong_seed_end_the_round_and_give_no_wrong_sum(self, liars: int) -> None:
+        """Each gives what it holds of another member; if all do, the seeds fit together and only commitments tell."""
+
         def lie(step: str, name: MemberId, answer: Any) -> Any:
-            if step == "unmask" and name in FIVE.names[:2]:
+            if step == "unmask" and name in FIVE.names[:liars]:
                 return replace(answer, shares=answer.shares[::-1])
             return answer
 

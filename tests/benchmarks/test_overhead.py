@@ -12,6 +12,7 @@ import pytest
 from benchmarks import overhead
 from benchmarks.federation.founding import found
 from benchmarks.federation.handshake import handshakes
+from benchmarks.federation.modes import MODES, protected
 from benchmarks.federation.plan import Idle, Plan
 from benchmarks.federation.times import between
 from superswarm.demo.job import demo_tables
@@ -34,16 +35,22 @@ def splits(folder: Path) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-def test_both_sides_do_the_same_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("mode", "apart"), [("attested", 1e-5), pytest.param("masked", 1e-3, marks=pytest.mark.slow)]
+)
+def test_both_sides_do_the_same_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, apart: float) -> None:
     monkeypatch.setattr("benchmarks.record.RESULTS", tmp_path / "results")
     tables = demo_tables(made_up=True, rounds=1, training={"local_steps": 2, "batch_size": 2}, max_examples=2)
-    options = argparse.Namespace(repeats=1, max_examples=2)
+    files = splits(tmp_path)
+    tables = protected(tables, mode, len(files), clip_norm=1.0, max_weight=overhead.most_examples(files))
+    options = argparse.Namespace(repeats=1, max_examples=2, mode=mode)
     with stage(tmp_path / "stage", lambda _: None) as on:
-        line = overhead.measure_job(options, on, tiny_model(tmp_path / "model"), splits(tmp_path), tables)
+        line = overhead.measure_job(options, on, tiny_model(tmp_path / "model"), files, tables)
     assert line["adapters_moved"] > 1e-3
-    assert line["adapters_apart"] < 1e-5, "the same data, steps, rates and weights give the same adapter"
+    assert line["adapters_apart"] < apart, "the same data, steps, rates and weights give the same adapter"
     assert line["job_ratio"] > 0
     assert line["aggregator_mebibytes"] > 10
+    assert (line["mode"], line["limit"] is None) == (mode, mode != "attested")
 
 
 def test_a_handshake_of_three_takes_under_two_seconds_of_work(tmp_path: Path) -> None:
@@ -53,6 +60,15 @@ def test_a_handshake_of_three_takes_under_two_seconds_of_work(tmp_path: Path) ->
         founded = found(on, names, Digest.of(b"no model"), tables)
         spent = handshakes(on, founded, {name: Idle(1, 4, n) for n, name in enumerate(names)}, times=2)
     assert max(spent) < 2.0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_mode_gives_a_manifest_that_holds(tmp_path: Path, mode: str) -> None:
+    names = ("alice", "bob", "carol")
+    tables = demo_tables(made_up=True, rounds=2, training={}, max_examples=None)
+    with stage(tmp_path / "stage", lambda _: None) as on:
+        founded = found(on, names, Digest.of(b"no model"), protected(tables, mode, 3, clip_norm=1.0, max_weight=100))
+    assert founded.manifest.manifest.protection.mode == mode
 
 
 def test_a_transfer_is_of_the_size_asked_for_and_differs_between_members(tmp_path: Path) -> None:

@@ -70,6 +70,24 @@ def test_a_model_is_a_folder_only_where_written_as_one(written: str, read: str, 
     assert Path(config.model) == Path(read.format(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("base=./base.sealed", "base={}/base.sealed"),
+        ("base=base.sealed", "base={}/base.sealed"),
+        ("base=/srv/base.sealed", "base=/srv/base.sealed"),
+        ("base=https://example.org/a=b", "base=https://example.org/a=b"),
+        ("base=s3://bucket/base", "base=s3://bucket/base"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_places_of_assets_start_at_the_files_folder(written: str, read: str, tmp_path: Path) -> None:
+    text = example(TrainerConfig, "trainer") + f'asset = ["{written}"]\n'
+    (tmp_path / "trainer.toml").write_text(text)
+    config = load_config(TrainerConfig, "trainer", tmp_path / "trainer.toml", environment={})
+    assert config.asset == (read.format(tmp_path),)
+
+
 def test_lists_are_separated_by_commas_in_the_environment() -> None:
     names = load(SUPERSWARM_COORDINATOR_NAMES="relay.example.org, 10.0.0.1").names
     assert names == ("relay.example.org", "10.0.0.1")

@@ -243,7 +243,7 @@ def test_a_crash_at_the_end_leaves_all_or_what_goes_on(
         elif moment == "publish":
             patch.setattr(sealing._Workplace, "publish", crash)
         else:
-            patch.setattr(sealing, "sync_folder", crash)
+            patch.setattr(sealing._Workplace, "_tidy", crash)
         with pytest.raises(Interrupted):
             seal(tmp_path, files)
     if moment == "unlink":  # whole, with its key; the leftovers hold nothing in the clear, and go at the next attempt

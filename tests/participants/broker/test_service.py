@@ -16,7 +16,7 @@ from participants.broker.client import BrokerClient
 from participants.broker.rpc import SERVICE
 from participants.broker.service import BrokerService
 from participants.key_desk import KeyDesk
-from participants.keyring import Asker, KeyRing
+from participants.keyring import AGAIN_SECONDS, Asker, KeyRing
 from participants.mailbox import Mailbox
 from superswarm.errors import Error, Malformed, PortTaken, ReleaseRefused, Unavailable
 from superswarm.io.certificates import ServerFiles, ensure_client_files, ensure_server_files
@@ -171,6 +171,25 @@ def test_letters_reach_the_service_and_come_back(
             desk.answer(theirs)
             mine.deliver(theirs.collect())
     assert ring.advance(mine) == []
+    assert ring.take() == {"base": BASE_KEY}
+
+
+def test_a_slow_relay_does_not_outrun_the_trainer(service: BrokerService, tls: tuple[ServerFiles, ServerFiles]) -> None:
+    """Each answer comes soon enough; both together take longer than a trainer waits for one."""
+    clock, session, mine, theirs = [0.0], Session(), Mailbox("trainer/bob"), Mailbox("node/alice")
+    ring = KeyRing(asker(session), (agreed().manifest.assets[0],), lambda: clock[0])
+    keys = MemberKeys(ALICE, consortia.signing_key(ALICE), consortia.kem_key(ALICE), bytes(32))
+    with client(service, tls[1]) as broker:
+        desk = KeyDesk(agreed(), keys, broker, lambda *_, **__: None)
+        for _ in range(2):
+            ring.advance(mine)
+            theirs.deliver(mine.collect())
+            desk.answer(theirs)
+            clock[0] += AGAIN_SECONDS * 0.6
+            ring.advance(mine)  # the aggregator asks again before it brings the answer
+            assert mine.collect() == ()
+            mine.deliver(theirs.collect())
+    ring.advance(mine)
     assert ring.take() == {"base": BASE_KEY}
 
 

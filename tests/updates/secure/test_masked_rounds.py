@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,6 +92,19 @@ def test_a_large_cohort_masks_with_neighbours_only(forty: Members) -> None:
         most=MOST,
     )
     assert checked.survivors == survivors
+
+
+def test_wrong_shares_of_one_holder_do_not_end_a_large_cohorts_round(forty: Members) -> None:
+    """The liar answers first, so that trying sets of shares in order would never leave its own out."""
+    liar = min(forty.names)
+
+    def lie(step: str, name: MemberId, answer: Any) -> Any:
+        if step != "unmask" or name != liar:
+            return answer
+        return replace(answer, shares=tuple(bytes(65) + b"\1" for _ in answer.shares))
+
+    _, found = Play(forty, answers=lie, round_=2).run()
+    assert found.to_bytes() == forty.expected(forty.names, 2).to_bytes()
 
 
 class TestGraph:

@@ -3,8 +3,9 @@
     python -m benchmarks.overhead [job] [transfer] [handshake] [--mode attested] [--repeats 3] [--rounds 2] ...
 
 Both sides run as separate processes on this machine and take turns; each turn starts its programs, does the job, and
-stops them. What plain Flower is and how it is tuned: benchmarks/federation/plain.py, benchmarks/plain_flower/. The
-limits are those of the mode `attested`; `masked` and `he` are compared with the same Flower, which hides nothing.
+stops them. A turn that was taken is kept, and a comparison that was stopped goes on. What plain Flower is and how it
+is tuned: benchmarks/federation/plain.py, benchmarks/plain_flower/. The limits are those of the mode `attested`;
+`masked` and `he` are compared with the same Flower, which hides nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,8 @@ from benchmarks.federation.ours import Ours
 from benchmarks.federation.plain import POLL_SECONDS, PlainFlower
 from benchmarks.federation.plan import Idle, Plan
 from benchmarks.federation.times import Times
-from benchmarks.record import record
+from benchmarks.journal import Journal
+from benchmarks.record import RESULTS, record
 from superswarm.demo.job import demo_tables
 from superswarm.demo.stage import Stage, stage
 from superswarm.values import Digest
@@ -63,35 +65,62 @@ class Turns:
     def totals(self) -> list[float]:
         return [start + job for start, job in zip(self.starts, self.jobs, strict=True)]
 
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Take a turn from its line in a journal."""
+        rounds = {int(number): took for number, took in line["times"]["rounds"].items()}
+        self.times.append(Times(**{**line["times"], "rounds": rounds}))
+        self.starts.append(line["start"])
+        self.loads.append(line["load_before"])
+
+    def last(self, side: str) -> str:
+        """The last turn in a line."""
+        times, rounds = self.times[-1], {n: round(took, 2) for n, took in self.times[-1].rounds.items()}
+        start = f"programs started in {self.starts[-1]:.1f} s; load {self.loads[-1]:.1f}"
+        return f"{side}: {times.job:.1f} s, rounds {rounds}; {start}"
+
     def rounds(self, wanted: Callable[[int], bool]) -> list[float]:
         return [took for times in self.times for number, took in times.rounds.items() if wanted(number)]
 
 
-def take_turns(repeats: int, ours: Ours, plain: PlainFlower, plan: Path) -> dict[str, Turns]:
-    """Let both sides do the job `repeats` times; who begins alternates."""
-    turns = {"superswarm": Turns(), "plain": Turns()}
+@dataclass
+class Turning:
+    """Lets both sides do one job in turns. Each turn is a line of a journal, so that a stopped comparison goes on."""
 
-    def turn(name: str, side: Deployment, run: Callable[[], Times]) -> None:
+    journal: Journal
+    config: Mapping[str, Any]  # what is compared; the key of all its turns
+    ours: Ours
+    plain: PlainFlower
+    plan: Path
+    adapters: dict[str, Path] = field(default_factory=dict)  # that plain Flower made in this process, by turn
+
+    def take(self, repeats: int) -> dict[str, Turns]:
+        """`repeats` turns a side; who begins alternates. Turns that were taken before are read."""
+        turns = {"superswarm": Turns(), "plain": Turns()}
+        for number in range(repeats):
+            order = ["superswarm", "plain"]
+            for side in order if number % 2 == 0 else reversed(order):
+                cell = {**self.config, "side": side, "number": number}
+                line = self.journal.find(cell) or self.journal.add(cell, self._turn(side, number))
+                turns[side].add(line)
+                print(turns[side].last(side))
+        return turns
+
+    def _turn(self, side: str, number: int) -> dict[str, Any]:
         load = os.getloadavg()[0]
+        deployment: Deployment = self.ours if side == "superswarm" else self.plain
         try:
-            start = side.start()
-            times = run()
+            start = deployment.start()
+            times = self.ours.run() if side == "superswarm" else self.plain.run(self.plan, f"run-{number}")
         finally:
-            side.stop()
-        turns[name].starts.append(start)
-        turns[name].times.append(times)
-        turns[name].loads.append(round(load, 1))
-        rounds = {number: round(took, 2) for number, took in times.rounds.items()}
-        print(f"{name}: {times.job:.1f} s, rounds {rounds}; programs started in {start:.1f} s; load {load:.1f}")
+            deployment.stop()
+        if side == "plain":
+            self.adapters[str(number)] = self.plain.folder / f"run-{number}" / "adapter.safetensors"
+        return {"start": start, "times": asdict(times), "load_before": round(load, 1)}
 
-    for number in range(repeats):
-        order: list[tuple[str, Deployment, Callable[[], Times]]] = [
-            ("superswarm", ours, ours.run),
-            ("plain", plain, lambda: plain.run(plan, f"run-{number}")),  # noqa: B023 - called in this turn
-        ]
-        for name, side, run in order if number % 2 == 0 else reversed(order):
-            turn(name, side, run)
-    return turns
+
+def journal(options: argparse.Namespace) -> Journal:
+    """Every turn of every comparison."""
+    return Journal((options.out or RESULTS) / "overhead-turns.jsonl")
 
 
 def limit(options: argparse.Namespace, attested: float) -> float | None:
@@ -156,22 +185,27 @@ def measure_job(
     plan = prepare(founded, model, splits, folder)
     ours = Ours(on, founded, folder / "plan.json", model, splits)
     plain = PlainFlower(folder, founded.members)
-    turns = take_turns(options.repeats, ours, plain, folder / "plan.json")
+    config = {
+        "mode": options.mode,
+        "model": model.name,
+        "members": len(splits),
+        "rounds": plan.rounds,
+        "steps_a_round": tables["jobs"][0]["training"]["local_steps"],
+        "max_examples": options.max_examples,
+    }
+    turning = Turning(journal(options), {"claim": "job", **config}, ours, plain, folder / "plan.json")
+    turns = turning.take(options.repeats)
     mine, theirs = turns["superswarm"], turns["plain"]
     return record(
         "overhead-job",
-        mode=options.mode,
-        model=model.name,
-        members=len(splits),
-        rounds=plan.rounds,
-        steps_a_round=tables["jobs"][0]["training"]["local_steps"],
-        max_examples=options.max_examples,
+        out=options.out,
+        **config,
         **compared("job", mine.jobs, theirs.jobs),
         limit=limit(options, JOB_LIMIT),
         **compared("total", mine.totals, theirs.totals),
         **compared("start", mine.starts, theirs.starts),
         handshake_over_relay_seconds=[round(t.handshake, 2) for t in mine.times],
-        **agreement(on, founded, folder / "run-0" / "adapter.safetensors", plan),
+        **agreement(on, founded, turning.adapters, plan),
         aggregator_mebibytes=max(t.aggregator_bytes for t in mine.times) >> 20,
         load_superswarm=mine.loads,
         load_plain=theirs.loads,
@@ -208,11 +242,17 @@ def prepare(founded: Founded, model: Path, splits: Mapping[str, tuple[str, str]]
     return plan
 
 
-def agreement(on: Stage, founded: Founded, theirs: Path, plan: Plan) -> dict[str, float]:
-    """How far the two final adapters are apart, against how far training moved them."""
+def agreement(on: Stage, founded: Founded, adapters: Mapping[str, Path], plan: Plan) -> dict[str, float | None]:
+    """How far the two final adapters are apart, against how far training moved them.
+
+    Of a comparison that went on after a stop, where both sides had a turn since.
+    """
     member = founded.members[0]
     home = on.home(member)
-    sealed = sorted((home / "results").glob("*.result"))[-1]
+    results = sorted((home / "results").glob("*.result"))
+    if not results or not adapters:
+        return {"adapters_apart": None, "adapters_moved": None}
+    sealed, theirs = results[-1], next(iter(adapters.values()))
     on.run(member, "result", "open", sealed, "--keys", "keys", "--out", home / "adapter")
     ours, other = load_file(home / "adapter" / "adapter_model.safetensors"), load_file(theirs)
     start = load_file(plan.initial)
@@ -248,14 +288,20 @@ def measure_transfer(
     )
     plan.write(folder / "plan.json")
     ours, plain = Ours(on, founded, folder / "plan.json"), PlainFlower(folder, founded.members)
-    turns = take_turns(options.repeats, ours, plain, folder / "plan.json")
+    config = {
+        "mode": options.mode,
+        "mebibytes": options.mebibytes,
+        "tensors": options.tensors,
+        "members": members,
+    }
+    turns = Turning(journal(options), {"claim": "transfer", **config}, ours, plain, folder / "plan.json").take(
+        options.repeats
+    )
     mine, theirs = turns["superswarm"], turns["plain"]
     return record(
         "overhead-transfer",
-        mode=options.mode,
-        mebibytes=options.mebibytes,
-        tensors=options.tensors,
-        members=members,
+        out=options.out,
+        **config,
         **compared("later_round", mine.rounds(lambda n: n > 1), theirs.rounds(lambda n: n > 1)),
         limit=limit(options, TRANSFER_LIMIT),
         **compared("first_round", mine.rounds(lambda n: n == 1), theirs.rounds(lambda n: n == 1)),
@@ -281,6 +327,7 @@ def handshake(options: argparse.Namespace) -> None:
             spent = handshakes(on, founded, learners, HANDSHAKES)
             record(
                 "overhead-handshake",
+                out=options.out,
                 mode=options.mode,
                 members=members,
                 own_cpu_seconds=round(statistics.median(spent), 3),
@@ -303,6 +350,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mebibytes", type=int, default=64)
     parser.add_argument("--tensors", type=int, default=16, help="of the transferred adapter; few suit Flower best")
     parser.add_argument("--members", type=int, nargs="+", default=[3], help="of transfer and handshake")
+    parser.add_argument("--fresh", action="store_true", help="forget turns that were taken before")
+    parser.add_argument("--out", type=Path, default=None, help="folder of results and plots")
+    parser.add_argument("--plot", action="store_true", help="write tables and plots, and measure nothing")
     parser.add_argument("--scratch", type=Path, default=None, help="where the benchmark's files live while it runs")
     options = parser.parse_args(arguments)
     if unknown := set(options.claims) - set(CLAIMS):
@@ -312,6 +362,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
+    if options.plot:
+        from benchmarks.figures import overhead
+
+        overhead.write(options.out or RESULTS)
+        return
+    if options.fresh:
+        journal(options).file.unlink(missing_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     measures = {"handshake": handshake, "transfer": transfer, "job": job}
     for claim, measure in measures.items():

@@ -15,11 +15,11 @@ RESULTS = Path(__file__).parent / "results"
 CHANGED = ("status", "--porcelain", "-uno", "--", ":/", ":(exclude,top)benchmarks/results")
 
 
-def record(claim: str, **measured: Any) -> dict[str, Any]:
-    """Append one measurement to benchmarks/results/<claim>.jsonl and print it."""
-    line = {"claim": claim, **measured, **machine()}
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{claim}.jsonl").open("a") as file:
+def record(claim: str, *, out: Path | None = None, **measured: Any) -> dict[str, Any]:
+    """Append one measurement to <claim>.jsonl in `out`, or in benchmarks/results, and print it."""
+    line, folder = {"claim": claim, **measured, **machine()}, out or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{claim}.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     print(json.dumps({"claim": claim, **measured}))
     return line

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.federation.founding import OPERATOR, Founded
 from coordinator.admission import Admission
 from coordinator.exchange import Timing
-from coordinator.mailroom import Delivery, Outgoing
+from coordinator.mailroom import Delivery, Mailroom, Outgoing
 from participants.flower import Handler
 from participants.learners import Learner, LoadedLearner
 from participants.node import Node
@@ -24,6 +24,7 @@ from superswarm.io.consortium import open_tee
 from superswarm.io.keystore import load_keys, load_pairing
 from superswarm.io.results import ResultFolder
 from superswarm.values import MemberId
+from superswarm.wire import Parcel
 
 
 @dataclass
@@ -47,8 +48,9 @@ class Direct:
             tickets.append(ticket)
         return tickets
 
-    def post(self, peer: int, kind: str, parcel: object, *, ttl: float) -> str:
-        raise NotImplementedError("admission posts to all at once")
+    def post(self, peer: int, kind: str, parcel: Parcel, *, ttl: float) -> str:
+        (ticket,) = self.post_all([Outgoing(peer, kind, parcel)], ttl=ttl)
+        return ticket
 
     def collect(self, tickets: Collection[str]) -> list[Delivery]:
         return [self.waiting.pop(ticket) for ticket in list(tickets) if ticket in self.waiting]
@@ -59,23 +61,16 @@ def handshakes(stage: Stage, founded: Founded, learners: Mapping[str, Learner], 
     with tempfile.TemporaryDirectory() as name:
         handlers: dict[int, Handler] = {}
         for number, member in enumerate(founded.members):
-            handlers[2 * number + 1] = _node(stage, founded, member, Path(name)).handle
-            handlers[2 * number + 2] = _trainer(stage, founded, member, learners[member]).handle
+            handlers[2 * number + 1] = make_node(stage, founded, member, Path(name)).handle
+            handlers[2 * number + 2] = make_trainer(stage, founded, member, learners[member]).handle
         return [_handshake(stage, founded, Direct(handlers), number) for number in range(1, times + 1)]
 
 
 def _handshake(stage: Stage, founded: Founded, mailroom: Direct, number: int) -> float:
     began = time.process_time()
-    grant = approve_grant(founded.signed, founded.manifest)
     failures: list[object] = []
-    admission = Admission(
-        attempt=Attempt(manifest=founded.manifest, run=grant.grant.run, number=number),
-        grant=grant,
-        grant_bytes=founded.signed.to_bytes(),
-        attester=open_tee(founded.manifest, stage.home(OPERATOR) / "platform"),
-        mailroom=mailroom,
-        timing=Timing(),
-        notify=lambda event, **fields: failures.append((event, fields)),
+    admission = make_admission(
+        stage, founded, mailroom, number, lambda event, **fields: failures.append((event, fields))
     )
     admitted = admission.admit(mailroom.peers())
     spent = time.process_time() - began
@@ -84,7 +79,23 @@ def _handshake(stage: Stage, founded: Founded, mailroom: Direct, number: int) ->
     return spent
 
 
-def _node(stage: Stage, founded: Founded, member: str, folder: Path) -> Node:
+def make_admission(
+    stage: Stage, founded: Founded, mailroom: Mailroom, number: int, notify: Callable[..., None]
+) -> Admission:
+    """The aggregator's side of attempt `number`'s handshakes."""
+    grant = approve_grant(founded.signed, founded.manifest)
+    return Admission(
+        attempt=Attempt(manifest=founded.manifest, run=grant.grant.run, number=number),
+        grant=grant,
+        grant_bytes=founded.signed.to_bytes(),
+        attester=open_tee(founded.manifest, stage.home(OPERATOR) / "platform"),
+        mailroom=mailroom,
+        timing=Timing(),
+        notify=notify,
+    )
+
+
+def make_node(stage: Stage, founded: Founded, member: str, folder: Path) -> Node:
     passphrase = stage.environment(member)["SUPERSWARM_PASSPHRASE"]
     return Node(
         manifest=founded.manifest,
@@ -94,7 +105,7 @@ def _node(stage: Stage, founded: Founded, member: str, folder: Path) -> Node:
     )
 
 
-def _trainer(stage: Stage, founded: Founded, member: str, learner: Learner) -> Trainer:
+def make_trainer(stage: Stage, founded: Founded, member: str, learner: Learner) -> Trainer:
     tee = stage.home(f"{member}-tee")
     return Trainer(
         member=MemberId(member),

@@ -14,7 +14,8 @@ from benchmarks.federation.founding import found
 from benchmarks.federation.handshake import handshakes
 from benchmarks.federation.modes import MODES, protected
 from benchmarks.federation.plan import Idle, Plan
-from benchmarks.federation.times import between
+from benchmarks.federation.times import Times, between
+from benchmarks.journal import Journal
 from superswarm.demo.job import demo_tables
 from superswarm.demo.stage import stage
 from superswarm.values import Digest
@@ -39,11 +40,10 @@ def splits(folder: Path) -> dict[str, tuple[str, str]]:
     ("mode", "apart"), [("attested", 1e-5), pytest.param("masked", 1e-3, marks=pytest.mark.slow)]
 )
 def test_both_sides_do_the_same_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, apart: float) -> None:
-    monkeypatch.setattr("benchmarks.record.RESULTS", tmp_path / "results")
     tables = demo_tables(made_up=True, rounds=1, training={"local_steps": 2, "batch_size": 2}, max_examples=2)
     files = splits(tmp_path)
     tables = protected(tables, mode, len(files), clip_norm=1.0, max_weight=overhead.most_examples(files))
-    options = argparse.Namespace(repeats=1, max_examples=2, mode=mode)
+    options = argparse.Namespace(repeats=1, max_examples=2, mode=mode, out=tmp_path / "results")
     with stage(tmp_path / "stage", lambda _: None) as on:
         line = overhead.measure_job(options, on, tiny_model(tmp_path / "model"), files, tables)
     assert line["adapters_moved"] > 1e-3
@@ -60,6 +60,55 @@ def test_a_handshake_of_three_takes_under_two_seconds_of_work(tmp_path: Path) ->
         founded = found(on, names, Digest.of(b"no model"), tables)
         spent = handshakes(on, founded, {name: Idle(1, 4, n) for n, name in enumerate(names)}, times=2)
     assert max(spent) < 2.0
+
+
+class Side:
+    """A deployment that takes no time, and breaks down in one of its turns."""
+
+    def __init__(self, folder: Path, breaks_in: int = -1) -> None:
+        self.folder, self.breaks_in, self.turns = folder, breaks_in, 0
+
+    def start(self) -> float:
+        return 0.5
+
+    def run(self, *_: object) -> Times:
+        self.turns += 1
+        if self.turns - 1 == self.breaks_in:
+            raise KeyboardInterrupt
+        return Times(job=float(self.turns), rounds={1: 2.0, 2: 3.0})
+
+    def stop(self) -> None:
+        pass
+
+
+def test_a_comparison_that_was_stopped_goes_on_turn_by_turn(tmp_path: Path) -> None:
+    def turning(ours: Side, plain: Side) -> overhead.Turning:
+        config = {"claim": "job", "mode": "masked"}
+        return overhead.Turning(Journal(tmp_path / "turns.jsonl"), config, ours, plain, tmp_path / "plan")  # type: ignore[arg-type]
+
+    ours, plain = Side(tmp_path, breaks_in=1), Side(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        turning(ours, plain).take(3)
+    assert [line["cell"]["side"] for line in Journal(tmp_path / "turns.jsonl").lines] == [
+        "superswarm",
+        "plain",
+        "plain",
+    ]
+    later, other = Side(tmp_path), Side(tmp_path)
+    turns = turning(later, other).take(3)
+    assert (later.turns, other.turns) == (2, 1), "turns that were taken are read"
+    assert turns["superswarm"].jobs == [1.0, 1.0, 2.0]
+    assert turns["plain"].rounds(lambda number: number > 1) == [3.0] * 3
+    assert len(Journal(tmp_path / "turns.jsonl").lines) == 6
+
+
+def test_its_figures_are_drawn_from_what_was_recorded(tmp_path: Path) -> None:
+    for line in ("job", "transfer"):
+        name = f"overhead-{line}.jsonl"
+        (tmp_path / name).write_text((Path(overhead.__file__).parent / "results" / name).read_text())
+    overhead.main(["--plot", "--out", str(tmp_path)])
+    assert "attested" in (tmp_path / "overhead" / "overhead.md").read_text()
+    assert (tmp_path / "overhead" / "ratios.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import encoding, scale, sums
+from benchmarks import encoding, scale, sums, whole_run
 from benchmarks.figures import encoding as encoding_figures
 from benchmarks.figures import scale as scale_figures
 from benchmarks.figures import sums as sums_figures
@@ -44,7 +44,7 @@ def test_a_killed_run_goes_on_and_measures_no_cell_twice(tmp_path: Path) -> None
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     file = tmp_path / "sums.jsonl"
     with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL) as killed:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not (file.exists() and keys(file)) and time.monotonic() < end:
             time.sleep(0.02)
         killed.send_signal(signal.SIGKILL)
@@ -165,6 +165,13 @@ def test_scale_and_encoding_measure_what_they_say(tmp_path: Path) -> None:
 def _pairs(even: dict[str, Any], spiky: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     cells = [encoding.Cell(tail, SIZE * 16, 3, 1).key for tail in ("normal", "t2")]
     return list(zip(cells, (even, spiky), strict=True))
+
+
+def test_a_whole_run_goes_from_handshake_to_result() -> None:
+    line = whole_run.measure(whole_run.Cell("masked", 3, 1, 1))
+    assert len(line["round_cpu"]) == whole_run.ROUNDS
+    assert 0 < line["handshake_cpu"] < line["run_cpu"]
+    assert line["bytes"] > whole_run.ROUNDS * 3 * 2 * (1 << 18), "an update of two bytes a parameter, three times"
 
 
 # --- claims --------------------------------------------------------------------------------------------------------

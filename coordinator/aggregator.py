@@ -69,12 +69,12 @@ class Aggregator:
         """Take the adapter that most members hold: the initial one, or the newest after a restart.
 
         Members derive the initial adapter from the manifest's seed and keep the global one in memory, so an
-        aggregator that was restarted continues where they are. Raises CohortTooSmall where they do not agree.
+        aggregator that was restarted continues where most of them are; the others get it with the next order. Raises
+        CohortTooSmall where no adapter is held by more than half.
         """
         members = self.cohort.members.values()
         held = Counter((m.prepared.rounds, m.prepared.digest, m.prepared.spec) for m in members)
-        needed = max(self.manifest.manifest.aggregation.minimum_cohort, len(members) // 2 + 1)
-        agreed = [claim for claim, holders in held.items() if holders >= needed]
+        agreed = [claim for claim, holders in held.items() if holders > len(members) // 2]
         if not agreed:
             raise CohortTooSmall("the members do not hold the same adapter: their base models or seeds differ")
         rounds, digest, spec = agreed[0]

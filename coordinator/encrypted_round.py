@@ -31,6 +31,7 @@ from superswarm.updates.secure.he_messages import (
     Taken,
 )
 from superswarm.updates.secure.messages import Signed
+from superswarm.updates.secure.seeds import Context
 from superswarm.values import Digest, MemberId
 
 M = TypeVar("M", bound=Message)
@@ -63,10 +64,11 @@ class EncryptedRounds:
             self.leave_out(member, Mismatch("no member could give it the adapter that the cohort holds"))
         return taken
 
-    def begin(self, number: int, spec: AdapterSpec) -> HeSumRound:
-        """The round's state, once its members are acquainted."""
+    def begin(self, number: int, start: Digest, spec: AdapterSpec) -> HeSumRound:
+        """The state of a round from the adapter `start`, once its members are acquainted."""
         terms = self.secure.require_terms()
-        plan = HePlan.of(terms, number, spec.parameters, self.secure.attempt.manifest.manifest)
+        context = Context(terms.roster, number, start)
+        plan = HePlan.of(terms, context, spec.parameters, self.secure.attempt.manifest.manifest)
         keys = {member: session.keys.signing for member, session in self.secure.cohort().items()}
         return HeSumRound(terms, plan, keys)
 

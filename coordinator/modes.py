@@ -119,7 +119,7 @@ class Masked(Attested):
 
     def round(self, number: int, state: GlobalAdapter) -> Closed:
         self._secure.acquaint()
-        sums = self._secure.begin(number, self._cohort.spec)
+        sums = self._secure.begin(number, state.digest, self._cohort.spec)
         measured: dict[MemberId, MemberMetrics] = {}
 
         def take(joined: Joined, metrics: MemberMetrics, body: bytes | None) -> int:
@@ -147,7 +147,7 @@ class Encrypted:
 
     def round(self, number: int, state: GlobalAdapter) -> Closed:
         self.settle(state)
-        sums = self._rounds.begin(number, self._cohort.spec)
+        sums = self._rounds.begin(number, state.digest, self._cohort.spec)
         measured: dict[MemberId, MemberMetrics] = {}
 
         def take(joined: Joined, metrics: MemberMetrics, _body: bytes | None) -> int:

@@ -75,12 +75,13 @@ class SecureRounds:
                 self._terms = terms
                 self.notify("acquainted", members=len(sessions), neighbours=terms.graph.plan.degree)
 
-    def begin(self, number: int, spec: AdapterSpec) -> SumRound:
-        """The round's state; its first answers come with the answers to the order to train."""
+    def begin(self, number: int, start: Digest, spec: AdapterSpec) -> SumRound:
+        """A round from the adapter `start`; its first answers come with the answers to the order to train."""
         terms, encoding = self.require_terms(), self._encoding()
-        code = code_of(Context(terms.roster, number), spec.parameters, encoding.payload_bits, encoding.clip_norm)
+        context = Context(terms.roster, number, start)
+        code = code_of(context, spec.parameters, encoding.payload_bits, encoding.clip_norm)
         keys = {member: session.keys.signing for member, session in self.cohort().items()}
-        return SumRound(terms, number, code, keys)
+        return SumRound(terms, context, code, keys)
 
     def finish(self, sums: SumRound, spec: AdapterSpec) -> MadeSum:
         """Steps (2) to (5), and the sum. Raises CohortTooSmall where too few are left at any of them."""

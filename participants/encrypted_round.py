@@ -38,7 +38,7 @@ from superswarm.updates.secure.he_messages import (
 from superswarm.updates.secure.links import Standing
 from superswarm.updates.secure.masks import Contribution
 from superswarm.updates.secure.messages import Acquaint, Introduce, Survivors
-from superswarm.updates.secure.seeds import contribution, require_weight
+from superswarm.updates.secure.seeds import Context, contribution, require_weight
 from superswarm.updates.secure.total import CheckedSum
 from superswarm.values import Digest
 from superswarm.wire import pack
@@ -125,13 +125,14 @@ class EncryptedMember(PeerSession):
             case _:
                 raise Malformed("not a message of an encrypted round")
 
-    def begin(self, number: int, update: NDArray[np.float32], examples: int) -> None:
-        """Begin a round with what was trained (P,): refused here, it never leaves in any form.
+    def begin(self, number: int, start: Digest, update: NDArray[np.float32], examples: int) -> None:
+        """Begin a round with what was trained (P,) from the adapter `start`; refused here, it never leaves.
 
         Raises NotFinite, or Malformed for a weight over the manifest's.
         """
         standing, most, weight = self._acquainted(), self._encoding.max_weight, self._weight(examples)
-        plan = HePlan.of(standing.terms, number, update.size, self._attempt.manifest.manifest)
+        context = Context(standing.terms.roster, number, start)
+        plan = HePlan.of(standing.terms, context, update.size, self._attempt.manifest.manifest)
         encoded = plan.code.encode(update, require_weight(weight, most))
         self._tell(number, encoded)
         brings = contribution(plan.context, standing.group, self._member, encoded, weight)

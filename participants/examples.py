@@ -81,6 +81,14 @@ def splits(files: Files) -> tuple[list[Example], list[Example]]:
     return _held_out(_some(read["train"], "the dataset"))
 
 
+def unread(names: Iterable[str]) -> list[str]:
+    """Which of a dataset's files no trainer reads. Raises UnusableDataset for a layout that trainers refuse."""
+    names = list(names)
+    read = {name for name in names if name.endswith(KINDS) and "/" not in name}
+    _parts(sorted(read))
+    return [name for name in names if name not in read]
+
+
 def parse_examples(file: BinaryIO, name: str) -> Iterator[Example]:
     """Read examples one by one, from Parquet if the name says so, else from JSON lines. Other fields are ignored.
 

@@ -59,7 +59,7 @@ class _Lock:
     """One sealed asset: what was asked of its owner, and the key once it came."""
 
     asset: Asset
-    asked: float | None = None  # monotonic seconds of the last hello
+    asked: float | None = None  # monotonic seconds of the last question, a hello or a request
     nonce: bytes = b""  # the owner's challenge that was answered
     key: bytes | None = field(default=None, repr=False)
 
@@ -138,7 +138,7 @@ class KeyRing:
                 continue
             match answer:
                 case KeyNonce() if not lock.nonce:
-                    lock.nonce = answer.nonce
+                    lock.nonce, lock.asked = answer.nonce, self._monotonic()
                     self._post(lock, self._request(lock), mailbox)
                 case KeyGrant() if answer.nonce == lock.nonce:
                     lock.key = open_key(answer.sealed, self._asker.kem, self._context(lock))

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
+from typing import Final
 
 from superswarm.crypto.letter import Letter
 from superswarm.errors import CannotOpen, Error, Replay, TooLarge
 from superswarm.values import LIMITS
 from superswarm.wire import parse_party
 
+HEADER_BYTES: Final = 4096  # more than any header; an empty letter takes room, too
+
 
 class Mailbox:
-    """Letters to and from one party. Sealed when put in; opened by whoever takes them out."""
+    """Letters to and from one party. Sealed when put in; opened by whoever takes them out.
+
+    Anybody can write in any sender's name, as long as nobody opens it. So letters that wait have a limit in all, and
+    where it is passed, the sender of whom most waits loses its oldest: many names take as little room as one.
+    """
 
     def __init__(self, me: str) -> None:
         self.me = me
         self._outbox: deque[Letter] = deque()
         self._inbox: dict[str, deque[Letter]] = {}  # by sender, so that nobody's letters crowd out another's
+        self._waiting: Counter[str] = Counter()  # bytes of each sender's letters in the inbox
         self._seen: dict[tuple[str, str, str], int] = {}  # (run, sender, kind) → next sequence
 
     def post(self, letter: Letter) -> None:
@@ -53,11 +61,21 @@ class Mailbox:
         if len(box) >= LIMITS.mail_count:
             raise TooLarge(f"{LIMITS.mail_count} letters of {header.sender} already wait to be read")
         box.append(letter)
+        self._waiting[header.sender] += _size(letter)
+        while self._waiting.total() > LIMITS.mailbox_bytes:
+            [(fullest, _)] = self._waiting.most_common(1)
+            self.read(fullest)
 
     def read(self, sender: str) -> Letter | None:
         """The oldest letter that waits from this sender, as its header says; it still has to be opened."""
         box = self._inbox.get(sender)
-        return box.popleft() if box else None
+        if not box:
+            return None
+        letter = box.popleft()
+        self._waiting[sender] -= _size(letter)
+        if not box:
+            del self._inbox[sender], self._waiting[sender]
+        return letter
 
     def accept(self, letter: Letter) -> None:
         """Record an opened letter; Replay where this or a later one of its kind was already accepted.
@@ -69,3 +87,7 @@ class Mailbox:
         if header.sequence < self._seen.get(key, 0):
             raise Replay("a letter that was already accepted")
         self._seen[key] = header.sequence + 1
+
+
+def _size(letter: Letter) -> int:
+    return HEADER_BYTES + len(letter.sealed) + len(letter.signature)

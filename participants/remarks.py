@@ -106,7 +106,7 @@ def _encryption(m: Manifest) -> Iterable[str]:
     holders = min(clause.key_holders, n)
     yield (
         f"protection is he: the trainers of {holders} of {n} members hold the key of a round; whoever breaks the TEE "
-        "of one of them and the aggregator's sees single updates"
+        "of the aggregator and of any one trainer, which can vouch for false sums, sees single updates"
     )
     yield f"up to {clause.dropouts} of {n} members may vanish in a round, at any step; with more it has no result"
     if clause.scheme == "ckks":

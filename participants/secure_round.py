@@ -55,7 +55,6 @@ KINDS: Final = frozenset({"introduce", "acquaint", "keys", "deal", "survivors", 
 class Unmaskings:
     """In which rounds of a run this trainer gave shares, and for which survivors. Outlives sessions and attempts."""
 
-    run: str
     survivors: dict[int, frozenset[MemberId]] = field(default_factory=dict)
 
 
@@ -165,8 +164,8 @@ class SecureMember(PeerSession):
             case _:
                 raise Malformed("not a message of a secure round")
 
-    def begin(self, number: int, update: NDArray[np.float32], examples: int) -> Advertised:
-        """Begin a round with what was trained (P,): refused here, it never leaves in any form.
+    def begin(self, number: int, start: Digest, update: NDArray[np.float32], examples: int) -> Advertised:
+        """Begin a round with what was trained (P,) from the adapter `start`; refused here, it never leaves.
 
         Raises NotFinite, or Malformed for a weight over the manifest's.
         """
@@ -174,12 +173,12 @@ class SecureMember(PeerSession):
         if standing is None:
             raise Untrusted("a round begins before this trainer is acquainted with its peers")
         weight = self._weight(examples)
-        context = Context(standing.terms.roster, number)
+        context = Context(standing.terms.roster, number, start)
         code = code_of(context, update.size, encoding.payload_bits, encoding.clip_norm)
         encoded = code.encode(update, require_weight(weight, encoding.max_weight))
         self._tell(number, encoded)
         brings = contribution(context, standing.group, self._member, encoded, weight)
-        member = MemberRound(standing, number, self._unmaskings.survivors.get(number))
+        member = MemberRound(standing, context, self._unmaskings.survivors.get(number))
         self._round = _Round(standing, number, code, member, brings)
         return member.advertise()
 
@@ -192,7 +191,8 @@ class SecureMember(PeerSession):
         if self._round is None or self._round.number != number:
             raise Untrusted("a sum of a round that this trainer did not begin")
         last = self._round
-        return check_total(last.standing, total, body, round_=number, code=last.code, most=self._encoding.max_weight)
+        most = self._encoding.max_weight
+        return check_total(last.standing, total, body, context=last.member.context, code=last.code, most=most)
 
     def _open_round(self) -> _Round:
         if self._round is None:

@@ -204,7 +204,7 @@ mode = "attested"  # single updates are in the clear inside the aggregator's TEE
 # clip_norm = 1.0  # the largest L2 norm of an update; each trainer logs how much of its own was cut
 # max_weight = 10000  # examples of the largest member; 1 with weighting = "equal"
 # [protection.masking]
-# threshold = 3  # of the members that train: more than half of them and the colluders together
+# threshold = 2  # of the members that train: more than half of them and the colluders together
 # colluders = 0  # members that may pool what they know with the aggregator
 # dropouts = 1  # members that may vanish in a round; minimum_cohort is from threshold to all but these
 # With mode = "he" it sees not even that (docs/secure-sums-he.md); instead of masking it needs, with the same fields:

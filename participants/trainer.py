@@ -83,7 +83,7 @@ class Trainer:
         self._session: _Session | None = None
         self._loaded: _Loaded | None = None
         self._held: Held | None = None
-        self._unmaskings: Unmaskings | None = None
+        self._unmaskings: dict[str, Unmaskings] = {}  # by run: nothing that the aggregator says makes them forgotten
 
     def preload(self) -> None:
         """Load the job before any run asks for it, where there is but one and nothing of it is sealed."""
@@ -166,9 +166,8 @@ class Trainer:
         run = admitted.attempt.run
         match self.manifest.manifest.protection.mode:
             case "masked":
-                if self._unmaskings is None or self._unmaskings.run != run:
-                    self._unmaskings = Unmaskings(run=run)
-                return SecureMember(unmaskings=self._unmaskings, **dealings)
+                unmaskings = self._unmaskings.setdefault(run, Unmaskings())
+                return SecureMember(unmaskings=unmaskings, **dealings)
             case "he":
                 return EncryptedMember(holding=self._keeper(session), **dealings)
             case _:
@@ -295,7 +294,7 @@ class Trainer:
                 update = encode_adapter(delta)
             else:
                 learner.spec.check(delta)
-                said = session.secure.begin(round_, flat_vector(delta, learner.spec), learner.examples)
+                said = session.secure.begin(round_, held.digest, flat_vector(delta, learner.spec), learner.examples)
                 update = said.to_bytes() if said is not None else None
         metrics = MemberMetrics(
             train_loss=train_loss,
@@ -341,7 +340,7 @@ class Trainer:
         session = self._live()
         session.channel.open(parcel, "bye")
         reply = session.channel.seal("bye-done", session.channel.round, b"")
-        self._session, self._held, self._unmaskings = None, None, None
+        self._session, self._held = None, None
         if self._loaded is not None and self._loaded.run is not None:
             self._loaded = None  # its keys were released for this run
         self._notify("run finished", run=session.attempt.run)

@@ -96,6 +96,7 @@ class Limits:
     kept_bytes: int = 64 * 1024**3  # updates of one round that a robust rule keeps
     mail_bytes: int = 256 * 1024  # one sealed letter between members
     mail_count: int = 1024  # letters that wait in one box
+    mailbox_bytes: int = 64 * 1024**2  # of letters that wait to be read by one party, whoever wrote them
     members: int = 1024
     jobs: int = 64
     fields: int = 65_536  # in one packed list

@@ -52,7 +52,7 @@ class HeMembers(Members):
     """The members of one roster, and what they bring to rounds of encrypted sums."""
 
     def plan(self, round_: int = 1) -> HePlan:
-        return HePlan.of(self.terms, round_, self.size, self.manifest.manifest)
+        return HePlan.of(self.terms, self.context(round_), self.size, self.manifest.manifest)
 
     def side(self, name: MemberId, round_: int = 1) -> HeMemberRound:
         kem = consortia.kem_key(f"{name}/session/1")

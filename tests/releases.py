@@ -16,6 +16,7 @@ from participants.broker.broker import Broker
 from participants.broker.lifecycle import Owner, open_ledger
 from participants.broker.vault import VaultFolder
 from participants.broker.wrapping import RootKeyWrapper
+from participants.keyring import Asker
 from superswarm.assets.container import AssetHeader
 from superswarm.assets.key import AssetKey
 from superswarm.assets.release import KeyContext, KeyRequest
@@ -225,3 +226,17 @@ def ask(broker: Any, session: Session, asset: Digest = BASE, **changes: Any) -> 
     request = session.request(nonce, asset, **changes)
     sealed_key = broker.release(session.manifest.digest, session.member, request)
     return open_key(sealed_key, session.kem, session.context(nonce, asset))
+
+
+def asker(session: Session) -> Asker:
+    """What a trainer asks with, in this session."""
+    return Asker(
+        attempt=session.at,
+        member=session.member,
+        keys=session.keys,
+        kem=session.kem,
+        signing=session.signing,
+        vouch=session.vouch(),
+        grant=granted(session.manifest, run=session.run).to_bytes(),
+        attester=tee(session.member),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -22,11 +22,12 @@ from superswarm.updates.secure.messages import Total
 from superswarm.updates.secure.ring import Code
 from superswarm.updates.secure.roster import Roster, Terms, accept_roster
 from superswarm.updates.secure.seeds import Context, code_of, contribution
-from superswarm.values import MemberId
+from superswarm.values import Digest, MemberId
 from tests import consortia
 
 MOST = 100  # the manifest's max_weight
 SIZE = 300  # parameters
+START: Final = Digest.of(b"the adapter that rounds begin from")
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -90,17 +91,20 @@ class Members:
     def weight(self, name: MemberId) -> int:
         return 1 + self.names.index(name) % MOST
 
+    def context(self, round_: int = 1) -> Context:
+        return Context(self.roster, round_, START)
+
     def code(self, round_: int = 1) -> Code:
-        return code_of(Context(self.roster, round_), self.size, 12, 50.0)
+        return code_of(self.context(round_), self.size, 12, 50.0)
 
     def contribution(self, name: MemberId, round_: int = 1) -> Contribution:
         standing, code = self.standings[name], self.code(round_)
         encoded = code.encode(self.update(name, round_), self.weight(name) / MOST)
-        return contribution(Context(self.roster, round_), standing.group, name, encoded, self.weight(name))
+        return contribution(self.context(round_), standing.group, name, encoded, self.weight(name))
 
     def aggregator(self, round_: int = 1) -> SumRound:
         keys = {name: session_keys(name).signing for name in self.names}
-        return SumRound(self.terms, round_, self.code(round_), keys)
+        return SumRound(self.terms, self.context(round_), self.code(round_), keys)
 
     def expected(self, survivors: Iterable[MemberId], round_: int = 1) -> Contribution:
         """The sum of exactly these members' integers, weights and tags."""
@@ -143,18 +147,21 @@ class Play:
             answers,
             round_,
         )
-        self.sides = {name: MemberRound(members.standings[name], round_) for name in members.names}
+        self.sides = {name: MemberRound(members.standings[name], members.context(round_)) for name in members.names}
         self.aggregator = members.aggregator(round_)
         self.left: set[MemberId] = set()
         self.refusals: dict[MemberId, Error] = {}
 
     def run(self) -> tuple[Total, Contribution]:
+        self.run_until_total()
+        return self.aggregator.total()
+
+    def run_until_total(self) -> None:
         self.step("advertise", dict.fromkeys(self.members.names))
         self.step("share", self.aggregator.ask_shares())
         self.step("mask", self.aggregator.ask_masked())
         self.step("sign", self.aggregator.ask_signatures())
         self.step("unmask", self.aggregator.ask_unmasking())
-        return self.aggregator.total()
 
     def step(self, step: str, asked: Mapping[MemberId, Any]) -> None:
         for name in sorted(asked):

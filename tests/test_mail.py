@@ -94,6 +94,22 @@ def test_nobodys_letters_crowd_out_anothers() -> None:
     assert box.read("aggregator") is not None
 
 
+def test_letters_in_made_up_names_do_not_fill_the_memory() -> None:
+    """The relay needs no key for them, and nobody ever reads them."""
+    box = Mailbox("node/bob")
+    box.deliver([letter(sender="trainer/alice").to_bytes()])
+    padded = replace(letter(), sealed=bytes(LIMITS.mail_bytes - 8192))
+    for number in range(2 * LIMITS.mailbox_bytes // LIMITS.mail_bytes):
+        made_up = replace(padded, header=header(sender=f"trainer/m{number}"))
+        assert box.deliver([made_up.to_bytes()]) == []
+    held = [one for waiting in box._inbox.values() for one in waiting]
+    assert sum(len(one.to_bytes()) for one in held) < 1.1 * LIMITS.mailbox_bytes
+    assert box.read("trainer/alice") is not None
+    empty = [replace(letter(), header=header(sender=f"trainer/e{n}"), sealed=b"", signature=b"") for n in range(99)]
+    box.deliver([one.to_bytes() for one in empty])
+    assert box._waiting.total() <= LIMITS.mailbox_bytes
+
+
 def test_letters_travel_between_members_through_the_aggregator() -> None:
     """Alice's node to bob's node, carol's trainer to alice's node; the relay and the aggregator see ciphertext."""
     consortium, recorder = SimulatedConsortium(), Recorder()

@@ -276,6 +276,17 @@ class TestBrokenAggregator:
             consortium.run(Relay(request=drop("deal", peers={peer})), attempt=2)
         assert "Untrusted" in consortium.diary("trainer/alice").errors
 
+    @pytest.mark.parametrize("between", [(), ("run-2",)])
+    def test_it_repeats_a_round_after_it_said_goodbye(self, between: tuple[str, ...]) -> None:
+        """Neither the end of a run nor another run makes trainers forget with whom they unmasked."""
+        consortium = masked()
+        for run in ("run-1", *between):
+            consortium.run(run=run)
+        peer = consortium.trainer_peer("dave")
+        with pytest.raises(CohortTooSmall):
+            consortium.run(Relay(request=drop("deal", peers={peer})), attempt=2, run="run-1")
+        assert "Untrusted" in consortium.diary("trainer/alice").errors
+
     def test_with_the_same_members_the_round_is_repeated(self) -> None:
         consortium = masked()
         crash_after_round_1(consortium)

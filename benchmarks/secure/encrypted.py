@@ -11,7 +11,7 @@ from benchmarks.secure.cohort import Cohort
 from benchmarks.secure.draws import Draws, Truth
 from benchmarks.secure.gauge import Gauge
 from benchmarks.secure.link import Other, take
-from benchmarks.secure.masked import CHECKERS, WEIGHT, Traffic
+from benchmarks.secure.masked import CHECKERS, START, WEIGHT, Traffic
 from superswarm.crypto.signing import VerifyingKey
 from superswarm.updates.secure.he_combine import HeSumRound
 from superswarm.updates.secure.he_keys import HePlan
@@ -19,7 +19,7 @@ from superswarm.updates.secure.he_member import HeMemberRound
 from superswarm.updates.secure.he_messages import Dealing, Dealt, Encrypted, Opened, ToDecrypt
 from superswarm.updates.secure.messages import Signed, Survivors
 from superswarm.updates.secure.roster import Terms
-from superswarm.updates.secure.seeds import contribution
+from superswarm.updates.secure.seeds import Context, contribution
 from superswarm.updates.secure.total import CheckedSum
 from superswarm.values import MemberId
 
@@ -80,7 +80,8 @@ class EncryptedMembers:
 
     def __init__(self, cohort: Cohort, draws: Draws, number: int, bodies: Path, truth: Truth) -> None:
         self.cohort, self.draws, self.bodies, self.truth = cohort, draws, bodies, truth
-        self.plan = HePlan.of(cohort.terms, number, draws.parameters, cohort.manifest.manifest)
+        context = Context(cohort.terms.roster, number, START)
+        self.plan = HePlan.of(cohort.terms, context, draws.parameters, cohort.manifest.manifest)
         self.gauge, self.traffic = Gauge(), Traffic()
         self.sides = {
             name: HeMemberRound(cohort.standings[name], cohort.sessions[name].kem, self.plan, most=WEIGHT)

@@ -32,10 +32,11 @@ from superswarm.updates.secure.ring import Code
 from superswarm.updates.secure.roster import Terms
 from superswarm.updates.secure.seeds import Context, code_of, contribution
 from superswarm.updates.secure.total import CheckedSum, check_total
-from superswarm.values import MemberId
+from superswarm.values import Digest, MemberId
 
 CHECKERS: Final = 3  # survivors that check the sum, unless said otherwise; the rest would do the same
 WEIGHT: Final = 1  # of each member, and the manifest's largest
+START: Final = Digest.of(b"the adapter that rounds begin from")
 ANSWERS: Final[dict[str, Any]] = {
     "advertised": Advertised,
     "shared": Shared,
@@ -60,8 +61,8 @@ class MaskedAggregator:
         self.gauge = Gauge()
         self.gauge.start()
 
-    def begin(self, terms: Terms, number: int, code: Code, keys: Mapping[MemberId, VerifyingKey]) -> None:
-        self.round = SumRound(terms, number, code, keys)
+    def begin(self, terms: Terms, context: Context, code: Code, keys: Mapping[MemberId, VerifyingKey]) -> None:
+        self.round = SumRound(terms, context, code, keys)
 
     def answer(self, step: str, member: MemberId, raw: bytes, body: Path | None = None) -> None:
         message = ANSWERS[step].parse(raw)
@@ -95,10 +96,10 @@ class MaskedMembers:
         self, cohort: Cohort, draws: Draws, number: int, bodies: Path, truth: Truth, *, checkers: int = CHECKERS
     ) -> None:
         self.cohort, self.draws, self.bodies, self.truth, self.checkers = cohort, draws, bodies, truth, checkers
-        self.context = Context(cohort.terms.roster, number)
+        self.context = Context(cohort.terms.roster, number, START)
         self.code = code_of(self.context, draws.parameters, int(ENCODING["payload_bits"]), ENCODING["clip_norm"])
         self.gauge, self.traffic = Gauge(), Traffic()
-        self.sides = {name: MemberRound(cohort.standings[name], number) for name in cohort.names}
+        self.sides = {name: MemberRound(cohort.standings[name], self.context) for name in cohort.names}
         self.clipped = 0
 
     def play(self, aggregator: Other, gone: Iterable[MemberId] = ()) -> list[CheckedSum]:
@@ -107,7 +108,7 @@ class MaskedMembers:
         Returns the sums that some survivors checked.
         """
         vanished = set(gone)
-        aggregator.call("begin", self.cohort.terms, self.context.round, self.code, self.cohort.verifying_keys)
+        aggregator.call("begin", self.cohort.terms, self.context, self.code, self.cohort.verifying_keys)
         for name in self.cohort.names:
             with self.gauge.time("protocol", name):
                 message = self.sides[name].advertise()
@@ -170,6 +171,4 @@ class MaskedMembers:
     def _check(self, name: MemberId, said: bytes, body: bytes) -> CheckedSum:
         standing = self.cohort.standings[name]
         with self.gauge.time("check", name):
-            return check_total(
-                standing, Total.parse(said), body, round_=self.context.round, code=self.code, most=WEIGHT
-            )
+            return check_total(standing, Total.parse(said), body, context=self.context, code=self.code, most=WEIGHT)

@@ -19,7 +19,7 @@ from superswarm.assets.release import KeyRequest
 from superswarm.assets.terms import ReleaseTo, judge_request, owned_asset
 from superswarm.attestation.evidence import SessionKeys
 from superswarm.consortium.approval import ApprovedManifest
-from superswarm.consortium.grant import SignedGrant
+from superswarm.consortium.grant import LAST_SECOND, SignedGrant
 from superswarm.errors import Error, OtherManifest, ReleaseRefused
 from superswarm.values import Digest, MemberId, Role
 
@@ -111,7 +111,7 @@ class Broker:
         """What is held of an asset that is offered under this manifest."""
         held = vault.held(asset)
         offer = held.offer(manifest.digest) if held is not None else None
-        if held is None or offer is None or not self._ledger.decisions.offered(asset, manifest.digest):
+        if held is None or offer is None or offer.entry != self._ledger.decisions.offered(asset, manifest.digest):
             raise ReleaseRefused("not-offered", "the owner does not offer this asset under this manifest")
         owned_asset(manifest, MemberId(held.header.owner), asset.raw)
         return held
@@ -156,7 +156,9 @@ def _claims(request: KeyRequest) -> dict[str, Any]:
         claims["asset"] = str(Digest(request.asset))
         claims["session"] = str(SessionKeys.parse(request.keys).digest)
         grant = SignedGrant.parse(request.grant).grant
-        claims |= {"run": grant.run, "attempt": request.attempt}
+        claims["run"] = grant.run
+        if request.attempt <= LAST_SECOND:  # larger ones are no attempt, and no entry holds them
+            claims["attempt"] = request.attempt
     except Error:
         return claims
     return claims

@@ -11,7 +11,7 @@ from superswarm.attestation.evidence import NONCE_BYTES
 from superswarm.errors import ReleaseRefused
 from superswarm.values import LIMITS, Digest, MemberId
 
-OPEN: Final = 16  # of one member under one manifest, at once
+OPEN: Final = 16  # of one member for one asset under one manifest, at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class _Challenge:
 
 
 class Challenges:
-    """Nonces that were given out. Of too many for one member the oldest is dropped: nobody else is kept waiting."""
+    """Nonces that were given out. Of too many for one member and asset the oldest is dropped: nobody else waits."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -33,7 +33,11 @@ class Challenges:
         """A fresh nonce, 32 bytes."""
         at = self._monotonic()
         self._open = {nonce: one for nonce, one in self._open.items() if one.expires > at}
-        mine = [nonce for nonce, one in self._open.items() if (one.manifest, one.member) == (manifest, member)]
+        mine = [
+            nonce
+            for nonce, one in self._open.items()
+            if (one.manifest, one.member, one.asset) == (manifest, member, asset)
+        ]
         for nonce in mine[: max(0, len(mine) - OPEN + 1)]:
             del self._open[nonce]
         nonce = secrets.token_bytes(NONCE_BYTES)

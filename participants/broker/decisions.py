@@ -72,7 +72,8 @@ class Decisions:
 
     digests: list[Digest] = field(default_factory=list)
     releases: int = 0
-    _offers: dict[tuple[str, str], str] = field(default_factory=dict)  # (asset, manifest) → consortium
+    _offers: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    # ^ (asset, manifest) → consortium, number of the entry
     _sessions: dict[tuple[str, str, str], set[str]] = field(default_factory=dict)  # (manifest, asset, member)
     _restores: list[tuple[int, frozenset[str]]] = field(default_factory=list)
 
@@ -102,7 +103,7 @@ class Decisions:
         match entry.event:
             case "offer":
                 self._drop(asset, lambda _, consortium: consortium == entry.consortium)  # an earlier epoch's
-                self._offers[asset, manifest] = entry.consortium or ""
+                self._offers[asset, manifest] = entry.consortium or "", entry.number
             case "withdraw":
                 self._drop(asset, lambda offered, _: manifest in ("", offered))
             case "release":
@@ -118,9 +119,10 @@ class Decisions:
                 pass
         self.digests.append(entry.digest)
 
-    def offered(self, asset: Digest, manifest: Digest) -> bool:
-        """Whether the owner offers this asset under this manifest, as the newest entries say."""
-        return (str(asset), str(manifest)) in self._offers
+    def offered(self, asset: Digest, manifest: Digest) -> int | None:
+        """The entry in which the owner offers this asset under this manifest; None where newer ones end the offer."""
+        _, entry = self._offers.get((str(asset), str(manifest)), ("", None))
+        return entry
 
     def counts(self, asset: str, manifest: str) -> list[tuple[str, int]]:
         """How many sessions of each member got an asset's key under a manifest, for people to read."""
@@ -138,7 +140,9 @@ class Decisions:
         return len(others) + sum(charge for charge, current in self._restores if not current & before)
 
     def _drop(self, asset: str, picked: Callable[[str, str], bool]) -> None:
-        gone = [key for key, consortium in self._offers.items() if key[0] == asset and picked(key[1], consortium)]
+        gone = [
+            key for key, (consortium, _) in self._offers.items() if key[0] == asset and picked(key[1], consortium)
+        ]
         for key in gone:
             del self._offers[key]
 

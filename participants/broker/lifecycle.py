@@ -13,7 +13,7 @@ from typing import Final
 from participants.broker import vault as vaults
 from participants.broker.decisions import Entry, Head
 from participants.broker.ledger import LOG, Ledger, Missing, Witness
-from participants.broker.vault import VaultFolder
+from participants.broker.vault import Held, Vault, VaultFolder
 from participants.broker.wrapping import KeyWrapper
 from superswarm.assets.key import AssetKey
 from superswarm.assets.terms import owned_asset
@@ -45,7 +45,8 @@ class Owner:
     def offer(self, manifest: ApprovedManifest, name: str) -> Asset:
         """Let the broker release this asset's key under this manifest, on the terms that the manifest has.
 
-        Raises Misconfigured, Mismatch or ReleaseRefused where the manifest has no such sealed asset, or another one.
+        Raises Misconfigured, Mismatch or ReleaseRefused where the manifest has no such sealed asset, or another one,
+        or where a later epoch of its consortium is offered already.
         """
         asset = named_asset(manifest, name)
         digest = Digest.parse(asset.digest)
@@ -56,7 +57,8 @@ class Owner:
             held.header.require(asset)
             if manifest.manifest.simulated and not held.header.demo:
                 raise ReleaseRefused("not-a-demo", f"{name} was not sealed as a demo: simulated TEEs protect nothing")
-            self.folder.save(vault.offer(digest, manifest, name))
+            self._require_newest(held, manifest)
+            self.folder.save(vault.offer(digest, manifest, name, self.ledger.decisions.head.count + 1))
             self.ledger.append(
                 "offer",
                 asset=asset.digest,
@@ -66,13 +68,38 @@ class Owner:
             )
         return asset
 
+    def _require_newest(self, held: Held, manifest: ApprovedManifest) -> None:
+        """An older epoch's offer would end the newer one's: terms that the consortium has replaced."""
+        agreed = manifest.manifest
+        for one in held.offers:
+            live = self.ledger.decisions.offered(Digest.parse(held.asset), Digest.parse(one.manifest)) == one.entry
+            if live and one.consortium == agreed.consortium and one.epoch > agreed.epoch:
+                raise Misconfigured(
+                    f"{one.name} is offered under epoch {one.epoch} already, and this file ends with epoch "
+                    f"{agreed.epoch}: give the consortium's newest file"
+                )
+
     def withdraw(self, asset: Digest, manifest: Digest | None) -> None:
-        """Release an asset's key no more, under one manifest or any: from the next request on."""
+        """Release an asset's key no more, under one manifest or any: from the next request on.
+
+        Misconfigured where it is not offered under that one manifest: another epoch's offer would stay, unnoticed.
+        """
         with self.folder.locked():
             self.ledger.refresh()
-            vault = self.folder.open(self.wrapper).withdraw(asset, manifest)
+            held = self.folder.open(self.wrapper)
+            if manifest is not None and not self._offered(held, asset, manifest):
+                raise Misconfigured(
+                    f"{asset} is not offered under the manifest {manifest.short}, so nothing was withdrawn: give the "
+                    "file of the epoch that it was offered under, or withdraw it under every manifest (no --manifest)"
+                )
+            vault = held.withdraw(asset, manifest)
             self.ledger.append("withdraw", asset=str(asset), manifest=str(manifest) if manifest is not None else None)
             self.folder.save(vault)
+
+    def _offered(self, vault: Vault, asset: Digest, manifest: Digest) -> bool:
+        """Whether log or vault has an offer: after a crash in between, only one of them does."""
+        logged = self.ledger.decisions.offered(asset, manifest) is not None
+        return logged or vault.require(asset).offer(manifest) is not None
 
     def rekey(self, wrapper: KeyWrapper) -> None:
         """Wrap all keys anew, under another passphrase or key file. Old copies of the vault open with the old one."""

@@ -1,11 +1,11 @@
-"""The vault: an owner's asset keys on disk, each encrypted, and encrypted once more for every manifest it is offered
-under.
+"""The vault: an owner's asset keys on disk, each encrypted, and once more for every manifest it is offered under.
 
     vault.json   what opens it, and per asset: the key wrapped for the vault itself, and one wrapping per offer
 
-A wrapped key opens only for the asset and header that it was added with, and for its own manifest: a file in which
-somebody moved entries about, or marked an asset as a demo, does not open. What is offered, and what was
-withdrawn, the log says (`decisions.py`); the vault holds keys.
+A wrapped key opens only for the asset and header that it was added with, for its own manifest, and for its own offer:
+a file in which somebody moved entries about, or marked an asset as a demo, does not open. What is offered, and what
+was withdrawn, the log says (`decisions.py`); the vault holds keys. An offer takes both, so that neither an old vault
+nor an entry that somebody adds to the log brings a withdrawn asset back.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from superswarm.assets.key import AssetKey
 from superswarm.consortium.approval import ApprovedManifest
 from superswarm.consortium.clause import Clause, DigestText, Name
 from superswarm.consortium.documents import decode_base64, dump_json, load_json
+from superswarm.consortium.grant import LAST_SECOND
 from superswarm.errors import CannotOpen, Misconfigured, ReleaseRefused
 from superswarm.io.files import SECRET, locked, make_folder, read_bytes, write_bytes
 from superswarm.values import Digest
@@ -47,6 +48,7 @@ class Offer(Clause):
     consortium: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     epoch: Annotated[int, Field(ge=1, lt=2**31)]
     name: Name  # the asset's, in that manifest
+    entry: Annotated[int, Field(ge=1, le=LAST_SECOND)]  # of the log, which has the offer
     key: Wrapped
 
 
@@ -61,10 +63,10 @@ class Held(Clause):
     def offer(self, manifest: Digest) -> Offer | None:
         return next((one for one in self.offers if one.manifest == str(manifest)), None)
 
-    def context(self, manifest: Digest | None) -> bytes:
-        """What the wrapping for this manifest, or for the vault itself, is bound to."""
-        offer = manifest.raw if manifest is not None else b""
-        return pack(LABEL, Digest.parse(self.asset).raw, self.header.to_json(), offer)
+    def context(self, manifest: Digest | None, entry: int = 0) -> bytes:
+        """What the wrapping for the offer of this manifest in this entry, or for the vault itself, is bound to."""
+        offer = (manifest.raw, entry) if manifest is not None else (b"",)
+        return pack(LABEL, Digest.parse(self.asset).raw, self.header.to_json(), *offer)
 
 
 class Document(Clause):
@@ -111,8 +113,12 @@ class Vault:
         held = blank.model_copy(update={"key": _text(self.wrapper.wrap(key.key, blank.context(None)))})
         return self._with(*self.document.assets, held)
 
-    def offer(self, asset: Digest, manifest: ApprovedManifest, name: str) -> Vault:
-        """With the key wrapped for this manifest too, in place of wrappings for earlier epochs of its consortium."""
+    def offer(self, asset: Digest, manifest: ApprovedManifest, name: str, entry: int) -> Vault:
+        """With the key wrapped for this manifest too, in place of wrappings for earlier epochs of its consortium.
+
+        `entry` is the number that the offer has in the log: the wrapping serves for that offer, and for none which
+        somebody who cannot open the vault writes into the log later.
+        """
         held, consortium = self.require(asset), manifest.manifest.consortium
         key = self.wrapper.unwrap(_raw(held.key), held.context(None))
         made = Offer(
@@ -120,7 +126,8 @@ class Vault:
             consortium=consortium,
             epoch=manifest.manifest.epoch,
             name=name,
-            key=_text(self.wrapper.wrap(key, held.context(manifest.digest))),
+            entry=entry,
+            key=_text(self.wrapper.wrap(key, held.context(manifest.digest, entry))),
         )
         return self._replace(held, (*(one for one in held.offers if one.consortium != consortium), made))
 
@@ -136,7 +143,7 @@ class Vault:
         offer = held.offer(manifest)
         if offer is None:
             raise ReleaseRefused("not-offered", "the owner does not offer this asset under this manifest")
-        return self.wrapper.unwrap(_raw(offer.key), held.context(manifest))
+        return self.wrapper.unwrap(_raw(offer.key), held.context(manifest, offer.entry))
 
     def rewrapped(self, wrapper: KeyWrapper) -> Vault:
         """The same keys under another passphrase or key file. Raises CannotOpen where an entry was altered."""
@@ -144,14 +151,14 @@ class Vault:
         return fresh._with(*(self._rewrap(held, wrapper) for held in self.document.assets))
 
     def _rewrap(self, held: Held, wrapper: KeyWrapper) -> Held:
-        def again(wrapped: str, manifest: Digest | None) -> str:
-            context = held.context(manifest)
+        def again(wrapped: str, context: bytes) -> str:
             return _text(wrapper.wrap(self.wrapper.unwrap(_raw(wrapped), context), context))
 
         offers = tuple(
-            one.model_copy(update={"key": again(one.key, Digest.parse(one.manifest))}) for one in held.offers
+            one.model_copy(update={"key": again(one.key, held.context(Digest.parse(one.manifest), one.entry))})
+            for one in held.offers
         )
-        return held.model_copy(update={"key": again(held.key, None), "offers": offers})
+        return held.model_copy(update={"key": again(held.key, held.context(None)), "offers": offers})
 
     def require(self, asset: Digest) -> Held:
         """What is held of this asset. Misconfigured where nothing is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,10 @@ import typer
 
 from participants.commands.asset_card import card
 from participants.commands.common import PassphraseFile, remark, say, say_simulated, show_table
+from participants.examples import unread
 from participants.sealing import Selection, select
 from superswarm.assets.container import AssetHead, AssetHeader, Kind
-from superswarm.errors import Mismatch
+from superswarm.errors import CannotOpen, Mismatch, UnusableDataset
 from superswarm.io.console import size
 from superswarm.io.keystore import read_passphrase
 from superswarm.io.progress import progress
@@ -91,6 +93,8 @@ def seal(
         say_simulated()
         remark(DEMO)
     _say_left_out(selection)
+    if kind == "dataset":
+        _say_unread(selection)
     passphrase = read_passphrase(passphrase_file, new=True)
     with progress(f"sealing {source.name}", selection.size, "bytes") as bar:
         sealed = seal_to_file(
@@ -160,6 +164,10 @@ def unseal(
     """
     opened = load_asset_key(key, read_passphrase(passphrase_file))
     source = open_source(location)
+    if inspect(source).header.asset != opened.asset:
+        raise CannotOpen(
+            f"{key} is the key of another asset than {source.name} holds: give its own, or it was replaced"
+        )
     with progress(f"unsealing {source.name}", source.size, "bytes") as bar:
         header = unseal_to_folder(source, opened.key, opened.digest, out, bar.advance)
     say(f"wrote {out}")
@@ -169,11 +177,24 @@ def unseal(
 
 
 def _say_left_out(selection: Selection) -> None:
-    shown = ", ".join(selection.left_out[:8])
-    if len(selection.left_out) > 8:
-        shown += f" and {len(selection.left_out) - 8} more"
-    if shown:
-        remark(f"not sealed: {shown}")
+    if selection.left_out:
+        remark(f"not sealed: {_some(selection.left_out)}")
+
+
+def _say_unread(selection: Selection) -> None:
+    """Better said now than by a trainer in its TEE, once the manifest names the digest."""
+    try:
+        ignored = unread(file.name for file in selection.files)
+    except UnusableDataset as error:
+        remark(f"superswarm's trainers will refuse this dataset: {error}")
+        return
+    if ignored:
+        remark(f"sealed, but not read by superswarm's trainers: {_some(ignored)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more
 
 
 def _say_sealed(sealed: Sealed, selection: Selection, out: Path, key: Path) -> None:
@@ -186,6 +207,7 @@ def _say_sealed(sealed: Sealed, selection: Selection, out: Path, key: Path) -> N
     remark(f"sealed {len(selection.files)} files, {size(selection.size)}")
     remark(f"wrote {out}  (ciphertext: host it anywhere)")
     remark(f"wrote {key}  (secret, encrypted: keep it, and a copy of it, in a safe place)")
+    remark(f"next: `superswarm broker add {key}`, and `superswarm asset card {out}` for whoever writes the manifest")
 
 
 def _say_if_demo(head: AssetHead) -> None:

@@ -43,7 +43,8 @@ def print_status(document: Document, decisions: Decisions) -> None:
 def _rows(held: Held, decisions: Decisions) -> list[tuple[str, ...]]:
     header = held.header
     what = f"{header.kind} of {header.owner}, version {header.version}{', demo' if header.demo else ''}"
-    offers = [one for one in held.offers if decisions.offered(Digest.parse(held.asset), Digest.parse(one.manifest))]
+    asset = Digest.parse(held.asset)
+    offers = [one for one in held.offers if decisions.offered(asset, Digest.parse(one.manifest)) == one.entry]
     if not offers:
         return [(held.asset, what, "nothing", "", "")]
     return [

@@ -23,6 +23,7 @@ SECONDS: Final = 30.0  # without a byte
 REDIRECTS: Final = 5
 ATTEMPTS: Final = 5  # in a row that bring less than PROGRESS
 PROGRESS: Final = 1 << 20  # bytes that make a connection worth while: a server cannot keep us for a byte each
+SLOW_SECONDS: Final = 60.0  # of waiting in one connection for PROGRESS bytes, or their last: then it counts as broken
 PAUSE_SECONDS: Final = 0.5  # before the second attempt, twice as long before each further one
 RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 LENGTH: Final = re.compile(r"\d{1,19}")
@@ -46,11 +47,16 @@ class _Broken(Exception):
 class HttpSource:
     """A file behind an http(s) address."""
 
-    def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        url: str,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Ask how large the file is. Raises Misconfigured, Unavailable or Malformed."""
         self.name = printable(url)
         self.url = url
-        self.sleep = sleep
+        self.sleep, self.monotonic = sleep, monotonic
         self.size, self.tag = self._find()
 
     def open(self, offset: int = 0) -> BinaryIO:
@@ -117,7 +123,7 @@ class _Body(Reader):
             if answer.size != source.size or (source.tag and answer.tag and answer.tag != source.tag):
                 raise Mismatch(f"{source.name} changed while it was read")
             skip = self._at - answer.start  # a server without ranges begins at 0
-            for piece in answer.body.iter_raw():
+            for piece in _paced(answer.body.iter_raw(), source.monotonic):
                 fresh = piece[skip:]
                 skip = max(0, skip - len(piece))
                 if len(fresh) > source.size - self._at:
@@ -125,6 +131,22 @@ class _Body(Reader):
                 self._at += len(fresh)
                 if fresh:
                     yield fresh
+
+
+def _paced(pieces: Iterator[bytes], monotonic: Callable[[], float]) -> Iterator[bytes]:
+    """What a host sends. Raises _Broken where it is so slow that a byte now and then could keep us for ever.
+
+    Only the time that the host takes is counted, not what is done with a piece meanwhile.
+    """
+    waited, brought, asked = 0.0, 0, monotonic()
+    for piece in pieces:
+        waited, brought = waited + monotonic() - asked, brought + len(piece)
+        if brought >= PROGRESS:
+            waited, brought = 0.0, 0
+        elif waited > SLOW_SECONDS:
+            raise _Broken(f"sends less than {PROGRESS} bytes in {SLOW_SECONDS:.0f} s")
+        yield piece
+        asked = monotonic()
 
 
 @contextmanager

@@ -41,6 +41,11 @@ def until(step: str, members: HeMembers = FIVE, **arguments: Any) -> HePlay:
     return HePlay(members, round_=next(numbers), **arguments).until(step)
 
 
+def dealt(play: HePlay) -> tuple[Any, Dealt]:
+    assert play.aggregator._dealt is not None
+    return play.aggregator._dealt
+
+
 def written(total: HeSum) -> bytes:
     dst = io.BytesIO()
     total.write(dst)
@@ -237,6 +242,15 @@ class TestKeys:
                 play.sides[name].receive(forged)
         with pytest.raises(Untrusted, match="no key holder"):
             until("deal").sides[OUTSIDER].deal()
+
+    def test_a_key_for_those_that_began_from_another_adapter_is_refused(self) -> None:
+        """So no member encrypts for a sum whose other members learned from an adapter that teaches nothing."""
+        play = until("encrypt")
+        for name in (OTHER, OUTSIDER):
+            plan, dealing = play.aggregator.plan, he_keys.pass_on(play.aggregator.plan, *dealt(play), name)
+            elsewhere = replace(plan, context=replace(plan.context, start=Digest.of(b"elsewhere")))
+            with pytest.raises(BadSignature):
+                he_keys.accept(FIVE.standings[name], consortia.kem_key(f"{name}/session/1"), elsewhere, dealing)
 
     def test_a_key_of_an_earlier_round_is_refused(self) -> None:
         earlier, play = until("encrypt"), until("encrypt")

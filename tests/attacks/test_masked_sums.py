@@ -32,7 +32,7 @@ from superswarm.updates.secure.seeds import Context, require_weight
 from superswarm.updates.secure.total import check_total, require_range
 from superswarm.values import Digest, MemberId
 from tests import consortia
-from tests.securesums import MOST, Members, Play, honest, judged, manifest, session_keys
+from tests.securesums import MOST, START, Members, Play, honest, judged, manifest, session_keys
 
 FIVE = Members(manifest(5, 4, 2, 1))
 SEVEN = Members(manifest(7, 5, 2, 2))
@@ -379,7 +379,7 @@ class TestSums:
 
     def check(self, play: Play, total: Total, body: bytes) -> None:
         standing = FIVE.standings[FIVE.names[0]]
-        check_total(standing, total, body, round_=play.number, code=FIVE.code(play.number), most=MOST)
+        check_total(standing, total, body, context=FIVE.context(play.number), code=FIVE.code(play.number), most=MOST)
 
     def test_the_sum_itself_is_taken(self, done: Any) -> None:
         play, total, found = done
@@ -418,13 +418,15 @@ class TestSums:
         play, total, found = done
         standing, later = FIVE.standings[FIVE.names[0]], play.number + 1
         with pytest.raises(Replay):
-            check_total(standing, total, found.to_bytes(), round_=later, code=FIVE.code(later), most=MOST)
+            check_total(
+                standing, total, found.to_bytes(), context=FIVE.context(later), code=FIVE.code(later), most=MOST
+            )
         with pytest.raises(BadSignature):
             check_total(
                 standing,
                 replace(total, round=later),
                 found.to_bytes(),
-                round_=later,
+                context=FIVE.context(later),
                 code=FIVE.code(later),
                 most=MOST,
             )
@@ -490,7 +492,7 @@ class TestMembers:
 
     def test_a_stranger_and_a_latecomer_are_not_heard(self) -> None:
         play = until("share", gone={FIVE.names[4]: "advertise"})
-        side = MemberRound(Members(manifest(5, 4, 2, 1)).standings[FIVE.names[4]], 1)
+        side = MemberRound(Members(manifest(5, 4, 2, 1)).standings[FIVE.names[4]], FIVE.context())
         play.aggregator.ask_shares()
         late = side.advertise()
         with pytest.raises(Replay):
@@ -564,10 +566,10 @@ class TestReplays:
 
     def test_a_round_is_begun_once(self) -> None:
         number = next(numbers)
-        MemberRound(FIVE.standings[FIVE.names[0]], number)
+        MemberRound(FIVE.standings[FIVE.names[0]], FIVE.context(number))
         for again in (number, number - 1):
             with pytest.raises(Replay):
-                MemberRound(FIVE.standings[FIVE.names[0]], again)
+                MemberRound(FIVE.standings[FIVE.names[0]], FIVE.context(again))
 
     def test_a_step_is_taken_once_and_in_order(self) -> None:
         play = until("share")
@@ -597,14 +599,45 @@ class TestReplays:
             plain = FIVE.contribution(name).values - again.contribution(name).values
             assert np.mean(differences == plain) < 0.02
 
-    def test_a_seed_or_mask_key_is_bound_to_roster_round_pair_and_set(self) -> None:
+    def test_a_seed_or_mask_key_is_bound_to_roster_round_start_pair_and_set(self) -> None:
         other = replace(FIVE.roster, number=2)
-        contexts = [Context(FIVE.roster, 1), Context(FIVE.roster, 2), Context(other, 1)]
+        elsewhere = Digest.of(b"another adapter")
+        contexts = [FIVE.context(1), FIVE.context(2), Context(other, 1, START), Context(FIVE.roster, 1, elsewhere)]
         seed = bytes(KEY_BYTES)
         a, b = FIVE.names[:2]
-        assert len({c.pair_seed(seed, x, y) for c in contexts for x, y in ((a, b), (b, a))}) == 6
-        assert len({c.mask_key(seed, marks) for c in contexts for marks in (b"\1", b"\2")}) == 6
-        assert len({c.commitment(p, x, seed) for c in contexts for p in ("self", "pair") for x in (a, b)}) == 12
+        assert len({c.pair_seed(seed, x, y) for c in contexts for x, y in ((a, b), (b, a))}) == 8
+        assert len({c.mask_key(seed, marks) for c in contexts for marks in (b"\1", b"\2")}) == 8
+        assert len({c.commitment(p, x, seed) for c in contexts for p in ("self", "pair") for x in (a, b)}) == 16
+
+
+class TestSingledOut:
+    """An aggregator that gives all but one member an adapter from which nothing is learned (arXiv:2111.07380)."""
+
+    def test_members_that_began_from_different_adapters_have_no_sum(self) -> None:
+        play = Play(FIVE, round_=next(numbers))
+        victim = FIVE.names[2]
+        play.sides[victim].context = replace(FIVE.context(play.number), start=Digest.of(b"the only true one"))
+        play.run_until_total()
+        assert set(play.refusals) == {victim}, "the others' shares undo all self-masks"
+        found = play.aggregator._sum
+        found.apply(self.self_masks(play))
+        assert np.mean(found.values == FIVE.expected(FIVE.names, play.number).values) < 0.05
+
+    def self_masks(self, play: Play) -> Any:
+        """What the aggregator takes off: it knows from which adapter it made each member begin."""
+        marks = FIVE.roster.mark(FIVE.names)
+        for name in FIVE.names:
+            play.aggregator.context = play.sides[name].context
+            yield play.aggregator.context.mask_key(play.aggregator._recover(name, "self"), marks), -1
+
+    def test_a_sum_is_taken_by_those_only_that_began_where_its_members_did(self) -> None:
+        play = Play(FIVE, round_=next(numbers))
+        total, found = play.run()
+        code, elsewhere = FIVE.code(play.number), replace(FIVE.context(play.number), start=Digest.of(b"elsewhere"))
+        with pytest.raises(BadSignature):
+            check_total(
+                FIVE.standings[FIVE.names[0]], total, found.to_bytes(), context=elsewhere, code=code, most=MOST
+            )
 
 
 def test_the_harness_is_honest_by_default() -> None:

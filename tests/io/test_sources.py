@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import threading
@@ -165,6 +166,27 @@ def test_a_host_that_brings_next_to_nothing_is_given_up(host: Host, cut: int) ->
     with pytest.raises(Unavailable):
         read(source)
     assert len(host.seen) == 1 + ATTEMPTS
+
+
+def test_a_host_that_sends_a_little_now_and_then_is_given_up(host: Host) -> None:
+    """It never lets a read time out, and would keep a trainer for ever."""
+    source = source_of(host)
+    source.monotonic = ticking(25)  # for each piece, which has at most 64 KiB
+    with pytest.raises(Unavailable, match="sends less"):
+        read(source)
+
+
+def test_a_host_that_is_slow_but_brings_enough_is_waited_for(host: Host) -> None:
+    source = source_of(host)
+    source.monotonic = ticking(0.01)
+    assert read(source) == DATA
+    assert host.seen == ["bytes=0-", "bytes=0-"]
+
+
+def ticking(seconds: float) -> Callable[[], float]:
+    """A clock that goes on by so much whenever it is looked at."""
+    counter = itertools.count()
+    return lambda: next(counter) * seconds
 
 
 def test_a_host_without_ranges_is_read_from_the_start(host: Host) -> None:

@@ -135,6 +135,23 @@ def test_verify_refuses_another_asset(capsys: pytest.CaptureFixture[str]) -> Non
     assert "x.sealed" in capsys.readouterr().err
 
 
+def test_what_no_trainer_reads_is_said_before_the_manifest_names_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert seal("records") == 0
+    assert "not read by superswarm's trainers: year=2024/part.parquet" in flat(capsys.readouterr().err)
+    (folder / "records/train.jsonl").rename(folder / "records/north.jsonl")
+    (folder / "records/south.jsonl").write_bytes(EXAMPLE)
+    for name in ("x.sealed", "x.key"):
+        (folder / name).unlink()
+    assert seal("records") == 0
+    assert "will refuse this dataset" in flat(capsys.readouterr().err)
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
 def test_left_out_files_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "records/.git").mkdir()
     (folder / "records/.DS_Store").touch()

@@ -7,7 +7,9 @@ next one. Members that do not answer are left behind: masks made for them come o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations, islice
+from itertools import combinations
+from math import comb
+from random import SystemRandom
 from typing import Final
 
 from superswarm.crypto.kdf import KEY_BYTES
@@ -39,8 +41,8 @@ STEPS: Final = ("advertised", "shared", "masked", "signed", "unmasked")
 class SumRound:
     """The aggregator's part in one round."""
 
-    def __init__(self, terms: Terms, number: int, code: Code, keys: Mapping[MemberId, VerifyingKey]) -> None:
-        self.terms, self.context, self.code = terms, Context(terms.roster, number), code
+    def __init__(self, terms: Terms, context: Context, code: Code, keys: Mapping[MemberId, VerifyingKey]) -> None:
+        self.terms, self.context, self.code = terms, context, code
         self._graph, self._roster, self._keys = terms.graph, terms.roster, keys
         self._step = 0
         self._asked = frozenset(terms.roster.members)
@@ -181,7 +183,7 @@ class SumRound:
         if len(shares) < threshold:
             raise CohortTooSmall(f"{len(shares)} holders gave a share of {member}'s seed; it takes {threshold}")
         wanted = said.self_commitment if purpose == "self" else said.pair_commitment
-        for chosen in islice(combinations(shares, threshold), TRIES):
+        for chosen in _choices(shares, threshold):
             try:
                 seed = combine(chosen, threshold, KEY_BYTES)
             except Malformed:
@@ -240,6 +242,17 @@ class SumRound:
     def _proofs_for(self, member: MemberId) -> Iterator[bytes]:
         for other in self._among(member, self.survivors):
             yield self._proofs[other].proofs[self._among(other, self._masked).index(member)]
+
+
+def _choices(shares: Sequence[Share], threshold: int) -> Iterator[Sequence[Share]]:
+    """Sets of shares to try: all where they are few, else the first and random ones, of which some lack a liar's."""
+    if comb(len(shares), threshold) <= TRIES:
+        yield from combinations(shares, threshold)
+        return
+    yield shares[:threshold]
+    random = SystemRandom()
+    for _ in range(TRIES - 1):
+        yield random.sample(shares, threshold)
 
 
 def _require(member: MemberId, blobs: Sequence[bytes], whose: Iterable[MemberId]) -> None:

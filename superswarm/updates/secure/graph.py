@@ -2,7 +2,9 @@
 
 The sparse graph is Harary's on a random circle (Bell et al., CCS 2020, eprint 2020/704): neighbours are the k/2 next
 on either side. The order comes from a digest of all members' fresh session keys, so that no member chooses its place.
-A broken aggregator may draw again, at the price of a handshake each time; the bounds below leave room for that.
+Whoever chooses last may draw again: a broken aggregator tries rosters of other members or numbers, and a colluder
+other keys, each at the price of some hashes and without asking anybody. The bound on exposure leaves room for 2**60
+draws.
 
 What could go wrong, and how likely it is. Let h = k + 1 be the holders of a member's shares (its neighbours and
 itself), t of which recover a seed, and let c of n members collude, chosen before the order is known.
@@ -32,7 +34,7 @@ from superswarm.wire import pack
 
 LABEL: Final = "superswarm/v1/circle"
 COMPLETE_UP_TO: Final = 32  # members
-EXPOSURE: Final = 2.0**-40  # probability that the graph exposes anybody, at most
+EXPOSURE: Final = 2.0**-100  # probability that one draw of the circle exposes anybody, at most
 FAILURE: Final = 2.0**-20  # probability that tolerated dropouts end a round all the same, at most
 
 

@@ -46,12 +46,12 @@ class HePlan:
     limbs: int  # integers after the update's own, that hold the weight
 
     @classmethod
-    def of(cls, terms: Terms, number: int, size: int, manifest: Manifest) -> Self:
-        """The plan of round `number` for updates of `size` parameters. Raises Malformed where no parameters fit."""
+    def of(cls, terms: Terms, context: Context, size: int, manifest: Manifest) -> Self:
+        """The plan of a round for updates of `size` parameters. Raises Malformed where no parameters fit."""
         clause, encoding = manifest.protection.homomorphic, manifest.protection.encoding
         if clause is None or encoding is None:
             raise Untrusted("the manifest does not ask for encrypted sums")
-        members, context = len(terms.roster.entries), Context(terms.roster, number)
+        members = len(terms.roster.entries)
         ring = Ring((members * (2**encoding.payload_bits - 1)).bit_length(), members)
         code = Code(ring=ring, parameters=size, clip_norm=encoding.clip_norm, rotation=context.rotation())
         holders = terms.graph.witnesses[: clause.key_holders]
@@ -187,5 +187,6 @@ def _signed(plan: HePlan, dealer: MemberId, pair: Digest, sealed: tuple[bytes, .
     return pack(*_of(plan), dealer, pair.raw, *sealed)
 
 
-def _of(plan: HePlan) -> tuple[bytes, int, bytes]:
-    return plan.context.roster.digest.raw, plan.context.round, plan.parameters.digest.raw
+def _of(plan: HePlan) -> tuple[bytes, int, bytes, bytes]:
+    context = plan.context
+    return context.roster.digest.raw, context.round, context.start.raw, plan.parameters.digest.raw

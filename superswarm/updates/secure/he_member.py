@@ -130,9 +130,7 @@ class HeMemberRound:
         return found
 
     def _check(self, total: Total, plain: bytes) -> CheckedSum:
-        return check_total(
-            self._standing, total, plain, round_=self.context.round, code=self.plan.code, most=self._most
-        )
+        return check_total(self._standing, total, plain, context=self.context, code=self.plan.code, most=self._most)
 
     def _require_signed(self, survivors: frozenset[MemberId]) -> None:
         if self._signed not in (None, survivors):

@@ -41,10 +41,11 @@ class MemberRound:
     it takes part again with the same survivors only, since two sums of one round differ by single updates.
     """
 
-    def __init__(self, standing: Standing, number: int, before: frozenset[MemberId] | None = None) -> None:
-        standing.begin(number)
-        self._before = before
-        self.context = Context(standing.terms.roster, number)
+    def __init__(self, standing: Standing, context: Context, before: frozenset[MemberId] | None = None) -> None:
+        if context.roster.digest != standing.terms.roster.digest:
+            raise Untrusted("a round under another roster than the one this trainer is acquainted under")
+        standing.begin(context.round)
+        self._before, self.context = before, context
         self._standing, self._me = standing, standing.me
         self._graph, self._roster = standing.terms.graph, standing.terms.roster
         self._neighbours = self._graph.neighbours(self._me)

@@ -29,10 +29,15 @@ SURVIVORS: Final = f"{LABEL}/survivors"  # what witnesses sign
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One round under one roster: what every seed, mask, share and signature of it is bound to."""
+    """One round under one roster: what every seed, mask, share and signature of it is bound to.
+
+    `start` names the adapter that the round begins from: masks of members that began from different ones never
+    cancel, so that an aggregator cannot single a member out by what it gives the others to train.
+    """
 
     roster: Roster
     round: int
+    start: Digest
 
     def pair_seed(self, seed: bytes, sender: MemberId, receiver: MemberId) -> bytes:
         """The seed of the masks between a member and a later neighbour, from the member's second seed."""
@@ -66,7 +71,7 @@ class Context:
 
     def check(self, group: bytes) -> CheckVector:
         """The round's check vector, from the secret that only trainers have."""
-        return CheckVector(group, self.round, self.roster.digest.raw)
+        return CheckVector(group, self.round, pack(self.roster.digest.raw, self.start.raw))
 
     def rotation(self) -> Digest:
         """Names the round's public signs and dither."""
@@ -76,7 +81,7 @@ class Context:
         return AESGCM(derive(seed, f"{LABEL}/escrow", self._of(member)))
 
     def _of(self, *fields: str | bytes) -> bytes:
-        return pack(self.roster.digest.raw, self.round, *fields)
+        return pack(self.roster.digest.raw, self.round, self.start.raw, *fields)
 
 
 def contribution(context: Context, group: bytes, member: MemberId, encoded: Encoded, weight: int) -> Contribution:

@@ -34,12 +34,13 @@ class CheckedSum:
             raise TypeError("only check_total() makes this sum")
 
 
-def check_total(standing: Standing, total: Total, body: bytes, *, round_: int, code: Code, most: int) -> CheckedSum:
+def check_total(
+    standing: Standing, total: Total, body: bytes, *, context: Context, code: Code, most: int
+) -> CheckedSum:
     """Check the sum of a round; `most` is the manifest's largest weight. Raises Untrusted or BadSignature."""
-    context = Context(standing.terms.roster, round_)
     # (1) It is of this round.
-    if total.round != round_:
-        raise Replay(f"a sum of round {total.round}, now {round_}")
+    if total.round != context.round:
+        raise Replay(f"a sum of round {total.round}, now {context.round}")
     # (2) Witnesses signed whose updates it is of.
     survivors = check_survivors(standing.terms, context, standing.peers, total, me=standing)
     # (3) Their integers can add up to it.
@@ -47,9 +48,9 @@ def check_total(standing: Standing, total: Total, body: bytes, *, round_: int, c
     require_range(found, code, len(survivors), most)
     # (4) And they do: the tags fit, whose key the aggregator does not have.
     if not context.check(standing.group).accepts(found.values, found.tag, survivors, found.weight):
-        raise Untrusted(f"the sum of round {round_} is not what its survivors sent")
+        raise Untrusted(f"the sum of round {context.round} is not what its survivors sent")
     return CheckedSum(
-        round=round_, survivors=survivors, mean=mean_of(found, code, len(survivors), most), proof=_PROOF
+        round=context.round, survivors=survivors, mean=mean_of(found, code, len(survivors), most), proof=_PROOF
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import threading
 from pathlib import Path
@@ -125,6 +126,16 @@ def test_challenges_of_one_member_are_few_and_crowd_nobody_out(premises: Premise
     broker.release(agreed().digest, BOB, Session().request(bobs[1]))
 
 
+def test_a_member_asks_for_many_assets_at_once(premises: Premises) -> None:
+    """A job may need more keys of one owner than one asset's challenges are many."""
+    premises.owner.offer(agreed(), "notes")
+    broker, session = premises.open(), Session()
+    first = broker.challenge(agreed().digest, BOB, NOTES.raw)
+    for _ in range(OPEN):
+        broker.challenge(agreed().digest, BOB, BASE.raw)
+    broker.release(agreed().digest, BOB, session.request(first, NOTES))
+
+
 def test_a_challenge_does_not_outlive_the_broker(premises: Premises) -> None:
     nonce = premises.open().challenge(agreed().digest, BOB, BASE.raw)
     with refused("no-such-challenge"):
@@ -227,13 +238,31 @@ def test_an_old_vault_beside_the_log_brings_no_old_epoch_back(premises: Premises
         ask(premises.open(agreed(), later), Session())
 
 
+def test_an_offer_that_somebody_adds_to_the_log_brings_nothing_back(premises: Premises) -> None:
+    """Who may write to the vault's folder, and kept an old copy of the vault, but cannot open it."""
+    old = premises.vault.file.read_bytes()
+    premises.owner.withdraw(BASE, None)
+    ledger, log = premises.ledger, premises.vault.folder / LOG
+    ledger.read()
+    fields = {"asset": str(BASE), "manifest": str(agreed().digest), "consortium": agreed().manifest.consortium}
+    forged = ledger.decisions.next("offer", premises.now, fields | {"member": "alice"})
+    log.write_bytes(log.read_bytes() + forged.to_bytes() + b"\n")
+    premises.vault.file.write_bytes(old)
+    with refused("not-offered"):
+        ask(premises.open(), Session())
+    count = f'"entry":{forged.number}'.encode()
+    premises.vault.file.write_bytes(re.sub(rb'"entry":\d+', count, old))
+    with pytest.raises(CannotOpen):
+        ask(premises.open(), Session())
+
+
 def test_simulated_evidence_gets_only_what_was_sealed_as_a_demo(tmp_path: Path) -> None:
     premises = Premises(tmp_path)
     premises.vault.create(premises.wrapper)
     premises.owner.add(asset_key(demo=False))
     with refused("not-a-demo"):
         premises.owner.offer(agreed(), "base")
-    premises.vault.save(premises.vault.open(premises.wrapper).offer(BASE, agreed(), "base"))
+    premises.vault.save(premises.vault.open(premises.wrapper).offer(BASE, agreed(), "base", 2))
     premises.ledger.read()
     ledger = premises.ledger
     ledger.read()
@@ -575,3 +604,31 @@ def test_a_terms_count_is_of_the_manifest_in_force(tmp_path: Path) -> None:
     with refused("used-up"):
         ask(premises.open(manifest), Session(manifest=manifest))
     assert consortia.digest("base") == str(BASE)
+
+
+def test_a_request_that_no_entry_can_hold_is_logged_all_the_same(premises: Premises) -> None:
+    """Or whoever is refused could keep its refusals out of the log."""
+    broker, session = premises.open(), Session()
+    nonce = broker.challenge(agreed().digest, BOB, BASE.raw)
+    with pytest.raises(NoGrant):
+        broker.release(agreed().digest, BOB, session.request(nonce, attempt=2**63 - 1))
+    entry = premises.ledger.read()[-1]
+    assert (entry.event, entry.code, entry.member, entry.run) == ("refuse", "NoGrant", "bob", "run-1")
+
+
+def test_a_withdrawal_under_another_epoch_says_that_it_withdraws_nothing(premises: Premises) -> None:
+    broker, later = premises.open(), next_epoch(agreed())
+    with pytest.raises(Misconfigured, match="not offered"):
+        premises.owner.withdraw(BASE, later.digest)
+    assert ask(broker, Session()) == BASE_KEY
+    premises.owner.withdraw(BASE, agreed().digest)
+    with refused("not-offered"):
+        ask(broker, Session())
+
+
+def test_an_older_epoch_is_not_offered_in_place_of_a_newer(premises: Premises) -> None:
+    later = next_epoch(agreed())
+    premises.owner.offer(later, "base")
+    with pytest.raises(Misconfigured, match="epoch 2 already"):
+        premises.owner.offer(agreed(), "base")
+    assert ask(premises.open(later), Session(manifest=later)) == BASE_KEY

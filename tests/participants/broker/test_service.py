@@ -16,7 +16,7 @@ from participants.broker.client import BrokerClient
 from participants.broker.rpc import SERVICE
 from participants.broker.service import BrokerService
 from participants.key_desk import KeyDesk
-from participants.keyring import Asker, KeyRing
+from participants.keyring import KeyRing
 from participants.mailbox import Mailbox
 from superswarm.errors import Error, Malformed, PortTaken, ReleaseRefused, Unavailable
 from superswarm.io.certificates import ServerFiles, ensure_client_files, ensure_server_files
@@ -24,8 +24,7 @@ from superswarm.io.config import Address
 from superswarm.io.keystore import MemberKeys
 from superswarm.values import LIMITS, Digest
 from tests import consortia
-from tests.releases import ALICE, BASE, BASE_KEY, BOB, CAROL, Premises, Session, agreed, ask, granted
-from tests.simulator import tee
+from tests.releases import ALICE, BASE, BASE_KEY, BOB, CAROL, Premises, Session, agreed, ask, asker
 
 ROOT = Path(__file__).parents[3]
 
@@ -172,19 +171,6 @@ def test_letters_reach_the_service_and_come_back(
             mine.deliver(theirs.collect())
     assert ring.advance(mine) == []
     assert ring.take() == {"base": BASE_KEY}
-
-
-def asker(session: Session) -> Asker:
-    return Asker(
-        attempt=session.at,
-        member=session.member,
-        keys=session.keys,
-        kem=session.kem,
-        signing=session.signing,
-        vouch=session.vouch(),
-        grant=granted(agreed()).to_bytes(),
-        attester=tee(session.member),
-    )
 
 
 def test_the_generated_code_is_of_the_proto_file(tmp_path: Path) -> None:

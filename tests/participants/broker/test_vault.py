@@ -27,7 +27,7 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stocked() -> Vault:
     both = Vault.new(WRAPPER).add(asset_key()).add(asset_key(NOTES, NOTES_KEY, "dataset"))
-    return both.offer(BASE, agreed(), "base").offer(NOTES, agreed(), "notes")
+    return both.offer(BASE, agreed(), "base", 1).offer(NOTES, agreed(), "notes", 2)
 
 
 def test_a_wrapped_key_opens_in_its_context_only() -> None:
@@ -164,7 +164,7 @@ def test_a_kms_fits_behind_the_same_interface() -> None:
                 raise CannotOpen("another context")
             return key
 
-    vault = Vault.new(Kms()).add(asset_key()).offer(BASE, agreed(), "base")
+    vault = Vault.new(Kms()).add(asset_key()).offer(BASE, agreed(), "base", 1)
     assert vault.key(BASE, agreed().digest) == BASE_KEY
     assert vault.document.opened_by == "example-kms"
     assert base64.b64decode(vault.document.parameters) == b"projects/owner/keys/7"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,7 +33,12 @@ def test_the_sum_is_exact_whoever_vanishes_at_whatever_step(gone: dict[int, str]
     assert found.to_bytes() == SEVEN.expected(survivors, number).to_bytes()
     for name in SEVEN.names:  # those that vanished too, once they are back
         checked = check_total(
-            SEVEN.standings[name], total, found.to_bytes(), round_=number, code=SEVEN.code(number), most=MOST
+            SEVEN.standings[name],
+            total,
+            found.to_bytes(),
+            context=SEVEN.context(number),
+            code=SEVEN.code(number),
+            most=MOST,
         )
         assert checked.survivors == survivors
     wanted = SEVEN.mean(survivors, number)
@@ -50,7 +58,7 @@ def test_all_trainers_compute_the_same_bytes() -> None:
     total, found = Play(SEVEN, round_=number).run()
     code = SEVEN.code(number)
     means = {
-        check_total(s, total, found.to_bytes(), round_=number, code=code, most=MOST).mean.tobytes()
+        check_total(s, total, found.to_bytes(), context=SEVEN.context(number), code=code, most=MOST).mean.tobytes()
         for s in SEVEN.standings.values()
     }
     assert len(means) == 1
@@ -76,9 +84,27 @@ def test_a_large_cohort_masks_with_neighbours_only(forty: Members) -> None:
     survivors = set(forty.names) - {forty.names[0], forty.names[9]}
     assert found.to_bytes() == forty.expected(survivors).to_bytes()
     checked = check_total(
-        forty.standings[forty.names[0]], total, found.to_bytes(), round_=1, code=forty.code(), most=MOST
+        forty.standings[forty.names[0]],
+        total,
+        found.to_bytes(),
+        context=forty.context(),
+        code=forty.code(),
+        most=MOST,
     )
     assert checked.survivors == survivors
+
+
+def test_wrong_shares_of_one_holder_do_not_end_a_large_cohorts_round(forty: Members) -> None:
+    """The liar answers first, so that trying sets of shares in order would never leave its own out."""
+    liar = min(forty.names)
+
+    def lie(step: str, name: MemberId, answer: Any) -> Any:
+        if step != "unmask" or name != liar:
+            return answer
+        return replace(answer, shares=tuple(bytes(65) + b"\1" for _ in answer.shares))
+
+    _, found = Play(forty, answers=lie, round_=2).run()
+    assert found.to_bytes() == forty.expected(forty.names, 2).to_bytes()
 
 
 class TestGraph:
@@ -105,6 +131,11 @@ class TestGraph:
         assert found.failure <= FAILURE
         assert 2 * found.threshold > found.degree + 2
         assert 2 * found.signatures > found.witnesses + 1
+
+    @pytest.mark.parametrize(("n", "colluders"), [(64, 6), (100, 10), (1000, 50), (1000, 200)])
+    def test_drawing_the_circle_again_and_again_exposes_nobody(self, n: int, colluders: int) -> None:
+        """An aggregator draws anew with each roster's number that it tries, offline: here it can afford 2**60."""
+        assert 2.0**60 * plan(n, self.masking(n, colluders, colluders)).exposure <= 2.0**-40
 
     def test_all_colluders_in_one_neighbourhood_were_counted(self) -> None:
         """With no more colluders than any neighbourhood withstands, nothing is left to chance."""

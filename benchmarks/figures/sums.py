@@ -138,18 +138,19 @@ def by_members(lines: Sequence[Line], folder: Path) -> list[Path]:
     return paper.save(drawn, folder / "seconds-by-members")
 
 
-def _curves(axis: Any, lines: Sequence[Line], number: Callable[[Line], float]) -> None:
-    for way, (colour, marker) in LOOK.items():
+def _curves(axis: Any, lines: Sequence[Line], number: Callable[[Line], float], beside: float = 0.0) -> None:
+    """A curve for each way; with `beside`, each a little to the right of the last, so that none hides another."""
+    for i, (way, (colour, marker)) in enumerate(LOOK.items()):
         points: dict[int, list[float]] = defaultdict(list)
         for line in lines:
             if line["cell"]["way"] == way:
                 points[line["cell"]["members"]].append(number(line))
         if not points:
             continue
-        members = sorted(points)
+        members, shift = sorted(points), 1 + beside * (i - len(LOOK) // 2)
         middle = [statistics.median(points[n]) for n in members]
-        axis.plot(members, middle, color=colour, marker=marker, label=NAMES[way])
-        every = [(n, value) for n in members for value in points[n]]
+        axis.plot([n * shift for n in members], middle, color=colour, marker=marker, label=NAMES[way])
+        every = [(n * shift, value) for n in members for value in points[n]]
         axis.scatter(*zip(*every, strict=True), color=colour, marker=marker, s=7, alpha=0.35, linewidths=0)
 
 
@@ -235,7 +236,7 @@ def error(lines: Sequence[Line], folder: Path) -> list[Path]:
     size = _usual(lines, "parameters")
     drawn, axis = paper.figure(1, 1, (4.6, 2.9))
     some = [line for line in lines if line["cell"]["parameters"] == size and not line["cell"]["vanish"]]
-    _curves(axis, some, lambda line: line["relative_error"])
+    _curves(axis, some, lambda line: line["relative_error"], beside=0.035)
     axis.axhline(1e-3, color="black", linestyle="--", linewidth=0.8)
     axis.annotate("limit, up to 16 members", (3, 1e-3), xytext=(0, 3), textcoords="offset points", fontsize=7)
     axis.set(xscale="log", yscale="log", xlabel="members", ylabel="relative error of the mean")

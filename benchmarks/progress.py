@@ -21,8 +21,12 @@ def measure_all(
     journal: Journal,
     measure: Callable[[Any], Mapping[str, Any]],
     summary: Callable[[Mapping[str, Any]], str],
-) -> list[str]:
-    """Measure each cell that has no line yet; the names of those that failed, which are left for the next run."""
+) -> None:
+    """Measure each cell that has no line yet. Those that failed are left for the next run, and end this one.
+
+    Raises:
+        SystemExit: cells failed; with their names, after all others were measured.
+    """
     left = [cell for cell in cells if journal.find(cell.key) is None]
     print(f"{len(cells)} cells, {len(cells) - len(left)} of them measured before: {journal.file}")
     began, failed = time.monotonic(), []
@@ -36,7 +40,8 @@ def measure_all(
             print(str(failure), file=sys.stderr)
             continue
         print(f"{summary(line)}; {_left(began, number, len(left))}", flush=True)
-    return failed
+    if failed:
+        raise SystemExit(f"{len(failed)} cells failed and are left for the next run: {'; '.join(failed)}")
 
 
 def _left(began: float, done: int, of: int) -> str:

@@ -57,6 +57,26 @@ class Deployment:
     def relay_state(self) -> Path:
         return self.stage.home(OPERATOR) / "relay"
 
+    def run_by_commands(self, run: str, adapter: Path) -> Path:
+        """A whole run by the operator's commands and the owner's: its sealed result; `adapter` is alice's, opened."""
+        home = self.stage.home(OPERATOR)
+        config = dict(self.config) | {
+            "superexec_secret": "relay/superexec.secret",
+            "platform_credentials": "platform",
+            "state": "aggregator",
+        }
+        (home / "aggregator.toml").write_text(tomli_w.dumps(config))
+        (home / "grant.json").write_bytes(self.grant(run).to_bytes())
+        aggregator = self.stage.start(OPERATOR, "aggregator", "up", "--config", "aggregator.toml")
+        aggregator.wait_until("ready", 120)
+        words = ("run", "start", "grant.json", "--manifest", self.config["manifest"], "--state", "relay", "--wait")
+        assert "completed" in self.stage.run(OPERATOR, *words)
+        interrupt(aggregator)
+        assert aggregator.child.wait(20) == 130
+        (sealed,) = (self.stage.home("alice") / "results").glob("*.result")
+        self.stage.run("alice", "result", "open", sealed, "--keys", "alice.keys", "--out", adapter)
+        return sealed
+
     def grant(self, run: str, *, rounds: int = 2, attempts: int = 3, by: tuple[str, ...] = NAMES) -> SignedGrant:
         allowed = RunGrant(
             manifest=self.manifest.digest,

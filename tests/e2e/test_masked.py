@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tomli_w
 from safetensors.numpy import load_file
 
 from coordinator.mailroom import Delivery
 from superswarm.demo.stage import stage
-from tests.e2e.deployment import NAMES, OPERATOR, Deployment, deploy, interrupt
+from tests.e2e.deployment import NAMES, Deployment, deploy
 from tests.e2e.test_deployment import Attack, Cheating
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -35,23 +34,7 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 
 def test_a_masked_run_over_the_real_relay(masked: Deployment, tmp_path: Path) -> None:
-    home = masked.stage.home(OPERATOR)
-    config = dict(masked.config) | {
-        "superexec_secret": "relay/superexec.secret",
-        "platform_credentials": "platform",
-        "state": "aggregator",
-    }
-    (home / "aggregator.toml").write_text(tomli_w.dumps(config))
-    (home / "grant.json").write_bytes(masked.grant("masked").to_bytes())
-    aggregator = masked.stage.start(OPERATOR, "aggregator", "up", "--config", "aggregator.toml")
-    aggregator.wait_until("ready", 120)
-    words = ("run", "start", "grant.json", "--manifest", masked.config["manifest"], "--state", "relay", "--wait")
-    assert "completed" in masked.stage.run(OPERATOR, *words)
-    interrupt(aggregator)
-    assert aggregator.child.wait(20) == 130
-
-    (sealed,) = (masked.stage.home("alice") / "results").glob("*.result")
-    masked.stage.run("alice", "result", "open", sealed, "--keys", "alice.keys", "--out", tmp_path / "adapter")
+    masked.run_by_commands("masked", tmp_path / "adapter")
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert all(np.isfinite(value).all() for value in tensors.values())
     assert all(value.any() for name, value in tensors.items() if "lora_B" in name), "it was trained"

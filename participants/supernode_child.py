@@ -8,7 +8,6 @@ ciphertext, and nothing is believed because it says so.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import time
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from flwr.proto.fleet_pb2 import DeactivateNodeRequest
+from flwr.proto.fleet_pb2 import ActivateNodeResponse
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskResponse
 
 from superswarm.io.heldpolls import LONGEST_WAIT_SECONDS, WAIT_HEADER, HeldPolls
@@ -79,7 +80,8 @@ def patient(client: type[Any], node_file: Path | None) -> type[Any]:
     """Flower's Fleet client, asking the relay to hold its polls, and taking its place back after a crash.
 
     A SuperLink refuses a SuperNode that it still counts as connected, for up to a minute. The one that has the file
-    with the node's id in its own folder was that SuperNode, and says first that it has left.
+    with the node's id in its own folder was that SuperNode: it goes on with the heartbeats of its former life. It
+    does not say that it left first: a SuperLink drops what is addressed to a node that is away, be it for a moment.
     """
 
     class PatientFleetClient(client):  # type: ignore[misc]
@@ -88,13 +90,22 @@ def patient(client: type[Any], node_file: Path | None) -> type[Any]:
             self._client.headers[WAIT_HEADER] = str(LONGEST_WAIT_SECONDS)
 
         def ActivateNode(self, request: Any) -> Any:  # noqa: N802 - Flower's name
-            if node_file is not None and node_file.exists():
-                with contextlib.suppress(httpx.HTTPError, ValueError):
-                    self.DeactivateNode(DeactivateNodeRequest(node_id=int(node_file.read_text())))
-            response = super().ActivateNode(request)
-            if node_file is not None:
-                node_file.write_text(str(response.node_id))
+            if node_file is None:
+                return super().ActivateNode(request)
+            known = self._go_on(node_file, request.heartbeat_interval)
+            response = known or super().ActivateNode(request)
+            node_file.write_text(str(response.node_id))
             return response
+
+        def _go_on(self, node_file: Path, interval: float) -> ActivateNodeResponse | None:
+            """The place of the former life, if the relay still knows it."""
+            try:
+                node = Node(node_id=int(node_file.read_text()))
+                beat = SendNodeHeartbeatRequest(node=node, heartbeat_interval=interval)
+                known = self.SendNodeHeartbeat(beat).success
+            except (OSError, ValueError, httpx.HTTPError):  # no former life, or of another relay or key
+                return None
+            return ActivateNodeResponse(node_id=node.node_id) if known else None
 
     return PatientFleetClient
 

@@ -248,18 +248,29 @@ def test_the_relay_may_die_during_a_run(lab: Lab) -> None:
 
 
 def test_a_supernode_that_dies_comes_back(lab: Lab) -> None:
-    child = lab.supernodes[0]._child
+    """And is never away to the relay, which would drop what is addressed to it."""
+
+    def program(room: Mailroom, run: str) -> None:
+        assert exchange(room, lab.peers, "echo", Parcel(b"back")) == [Parcel(b"re:back")] * 2
+
+    assert lab.run(program) == ("completed", "")  # both are connected
+    child, left = lab.supernodes[0]._child, departures(lab)
     assert child is not None
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     end = time.monotonic() + 30
     while lab.supernodes[0].restarts == 0 and time.monotonic() < end:
         time.sleep(0.05)
-
-    def program(room: Mailroom, run: str) -> None:
-        assert exchange(room, lab.peers, "echo", Parcel(b"back")) == [Parcel(b"re:back")] * 2
-
     assert lab.run(program) == ("completed", "")
+    assert departures(lab) == left
+
+
+def departures(lab: Lab) -> list[tuple[int, str | None]]:
+    """When each node last left, as the relay has it."""
+    with sqlite3.connect(f"file:{lab.relay.log_file.with_name('state.db')}?mode=ro", uri=True) as database:
+        rows = database.execute("SELECT node_id, last_deactivated_at FROM node ORDER BY node_id").fetchall()
+    assert sum(left is None for _, left in rows) >= len(lab.peers)
+    return rows
 
 
 def test_the_operator_stops_a_run(lab: Lab) -> None:

@@ -15,6 +15,7 @@ need to be made. All is exact: limbs of 16 bits in float64, where a row's sums s
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import mul
 from typing import Any, Final
 
 import numpy as np
@@ -41,8 +42,7 @@ class CheckVector:
 
     def __init__(self, seed: bytes, round_: int, context: bytes) -> None:
         self._seed, self._context = seed, pack(round_, context)
-        columns = KeyStream(derive(seed, f"{LABEL}/columns", self._context)).take(ROW, WORD)
-        self._columns = [_field(value) for value in columns.tolist()]
+        self._columns = _field(KeyStream(derive(seed, f"{LABEL}/columns", self._context)).take(ROW, WORD))
         self._rows = KeyStream(derive(seed, f"{LABEL}/rows", self._context))
         self._known: list[int] = []
         raw = derive(seed, f"{LABEL}/weight", self._context, 16)
@@ -57,15 +57,17 @@ class CheckVector:
             raise Malformed("an integer in a sum is not below 2**61 - 1")
         limbs = flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(LIMB)
         matrix = self._limbs_of_columns(flat.dtype.itemsize // 2)
-        total, whole = weight * self._weight, limbs.size // ROW * ROW
+        whole = limbs.size // ROW * ROW
+        sums = np.zeros((-(-limbs.size // ROW), 4))  # of each row, with each limb of b: below 2**44
         scratch = np.empty((ROWS, ROW))
         for start in range(0, whole, ROWS * ROW):
             block = limbs[start : min(start + ROWS * ROW, whole)].reshape(-1, ROW)
-            total += self._product(start // ROW, block, scratch[: len(block)], matrix)
+            here = scratch[: len(block)]
+            np.copyto(here, block)
+            np.matmul(here, matrix, out=sums[start // ROW : start // ROW + len(block)])
         if whole < limbs.size:
-            rest = limbs[whole:].reshape(1, -1)
-            total += self._product(whole // ROW, rest, scratch[:1, : rest.size], matrix[: rest.size])
-        return total % PRIME
+            sums[-1] = limbs[whole:].astype(np.float64) @ matrix[: limbs.size - whole]
+        return (weight * self._weight + self._weighed(sums)) % PRIME
 
     def pad(self, member: str) -> int:
         """What hides this member's product."""
@@ -81,26 +83,19 @@ class CheckVector:
         pads = sum(self.pad(member) for member in members)
         return (self.dot(total, weight) + pads - tags) % PRIME == 0
 
-    def _product(
-        self, first: int, block: NDArray[np.uint16], scratch: NDArray[np.float64], matrix: NDArray[np.float64]
-    ) -> int:
-        """Rows `first` and following: sum of a_i * (block_i . b), where `matrix` (ROW, 4) has the limbs of b."""
-        np.copyto(scratch, block)
-        sums = (scratch @ matrix).astype(np.uint64).tolist()  # (rows, 4), each below 2**44
-        return sum(
-            self._row(first + i) * (s0 + (s1 << 16) + (s2 << 32) + (s3 << 48))
-            for i, (s0, s1, s2, s3) in enumerate(sums)
-        )
-
-    def _row(self, index: int) -> int:
-        while index >= len(self._known):
-            self._known += [_field(value) for value in self._rows.take(ROWS, WORD).tolist()]
-        return self._known[index]
+    def _weighed(self, sums: NDArray[np.float64]) -> int:
+        """The rows' sums (rows, 4) times their a, added up."""
+        missing = len(sums) - len(self._known)
+        if missing > 0:
+            self._known += _field(self._rows.take(missing, WORD)).tolist()
+        columns = sums.astype(np.uint64).T.tolist()
+        return sum(sum(map(mul, self._known, column)) << 16 * j for j, column in enumerate(columns))
 
     def _limbs_of_columns(self, limbs: int) -> NDArray[np.float64]:
         """b as four limbs of 16 bits (ROW, 4); the limbs of one integer share its b, times their place value."""
-        values = [(self._columns[i] << 16 * j) % PRIME for i in range(ROW // limbs) for j in range(limbs)]
-        return np.array(values, WORD).view(LIMB).reshape(ROW, 4).astype(np.float64)
+        used = self._columns[: ROW // limbs]
+        times = [_rotated(used, 16 * j) for j in range(limbs)]  # times 2**16j modulo p
+        return np.stack(times, axis=1).view(LIMB).reshape(ROW, 4).astype(np.float64)
 
 
 def seal_value(seed: bytes, context: bytes, member: str, value: int) -> bytes:
@@ -125,6 +120,11 @@ def _value_key(seed: bytes, context: bytes, member: str) -> AESGCM:
     return AESGCM(derive(seed, f"{LABEL}/value", pack(context, member)))
 
 
-def _field(word: int) -> int:
-    """61 of a word's bits as an element of the field; 0 is twice as likely as any other, which 2**-61 bounds."""
-    return (word >> 3) % PRIME
+def _field(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """61 of each word's bits as an element of the field; 0 is twice as likely as any other, which 2**-61 bounds."""
+    return (words >> WORD.type(3)) % WORD.type(PRIME)
+
+
+def _rotated(elements: NDArray[np.uint64], bits: int) -> NDArray[np.uint64]:
+    """Elements of the field times 2**bits, for fewer bits than 61: modulo a Mersenne prime, bits go around."""
+    return (elements << WORD.type(bits) | elements >> WORD.type(61 - bits)) & WORD.type(PRIME)

@@ -5,7 +5,8 @@
 The rotation is a randomised Hadamard transform (Suresh et al., ICML 2017, arXiv:1611.00429): coordinates become alike
 and nearly normal whatever the tails of the update, so that one bound for all wastes no bits. The vector of P values
 is laid out as a matrix of `block` rows, and each column, which holds values from all over the vector, is rotated by
-itself: y = H D x / sqrt(block), with the same signs D for all columns.
+itself: y = H D x / sqrt(block), with the same signs D for all columns. Some columns at a time, which fit into the
+processor's cache, make a part; the integers of a part lie together.
 
 Rounding is stochastic, with a subtractive dither (Schuchman, IEEE Trans. Comm. 12, 1964): all members add the same
 public random fraction before they round down, and whoever decodes takes it off again. No value is lost to a bias,
@@ -33,9 +34,11 @@ from superswarm.values import Digest
 
 LABEL: Final = "superswarm/v1/ring"
 SMALLEST, LARGEST = 64, 4096  # rows; powers of four, so that their roots are powers of two
-PART: Final = 1 << 18  # values rotated at a time: they stay in the processor's cache
+PART: Final = 1 << 18  # values of a part, at most
 HEADROOM: Final = 5.5  # a rotated coordinate's bound, in its standard deviations; 1 of 26 million is beyond
-FACTOR: Final = 16  # the matrices that make up a rotation: small enough to be quick, large enough to be few
+FACTOR: Final = 8  # rows of the matrices that make up a rotation: small enough to be quick, large enough to be few
+WHOLE: Final = 4096  # columns of what they are multiplied with; beyond, BLAS takes a way that is half as fast
+FRACTION: Final = 2.0**-8  # the dither is uniform over the odd multiples of half of this below 1: sums stay exact
 MOST_LEVELS: Final = 1 << 20  # what float32 resolves with room for a fraction
 PAYLOAD_BITS: Final = (8, 20)  # from, to
 
@@ -119,12 +122,15 @@ class Code:
         shrunk = min(1.0, self.clip_norm / max(norm(update), 1e-300))
         factor = np.float32(share * shrunk / math.sqrt(self.block) / self.step)
         signs = self._signs().astype(np.float32) * factor  # (B,)
-        values, clipped = np.empty((self.block, self.columns), self.ring.dtype), 0
-        dither = self._stream("dither")
+        values, clipped = np.empty(self.length, self.ring.dtype), 0
+        room, dither = _Room(self, np.dtype(np.float32)), self._stream("dither")
         for start, stop in self._parts():
-            rotated = _rotate(self._gather(update, start, stop, signs))
-            clipped += self._round(rotated, _fractions(dither, rotated.shape), values[:, start:stop])
-        return Encoded(values.reshape(-1), clipped, shrunk)
+            part, spare = room.matrices(stop - start)
+            self._gather(update, start, stop, signs, part)
+            part, spare = _rotate(part, spare)
+            part += room.dither(dither, spare)
+            clipped += self._round(part, values[self.block * start : self.block * stop].reshape(part.shape))
+        return Encoded(values, clipped, shrunk)
 
     def decode(self, total: NDArray[Any], members: int, shares: float) -> NDArray[np.float32]:
         """The weighted mean (P,) from the sum of `members` encoded updates and the sum of their shares."""
@@ -133,13 +139,17 @@ class Code:
         if not 0 < members <= self.ring.members or not 0 < shares <= members:
             raise Malformed("a sum is of no more members than the ring has room for, with shares of at most 1 each")
         signs = self._signs().astype(np.float64) * (self.step / shares / math.sqrt(self.block))
-        matrix, mean = total.reshape(self.block, self.columns), np.empty((self.block, self.columns), np.float32)
-        dither = self._stream("dither")
+        zero = members * (self.ring.half + FRACTION / 2 - 0.5)
+        mean = np.empty((self.block, self.columns), np.float32)
+        room, dither = _Room(self, np.dtype(np.float64)), self._stream("dither")
         for start, stop in self._parts():
-            zero = members * (self.ring.half - 0.5)
-            centred = np.subtract(matrix[:, start:stop], zero, dtype=np.float64)  # exact, as all that follows
-            centred -= members * _fractions(dither, centred.shape).astype(np.float64)
-            np.multiply(_rotate(centred), signs[:, None], out=mean[:, start:stop], casting="same_kind")
+            part, spare = room.matrices(stop - start)  # exact in float64, up to the last multiplication
+            np.subtract(total[self.block * start : self.block * stop].reshape(part.shape), zero, out=part)
+            added = room.dither(dither, spare)
+            added *= members
+            part -= added
+            part, _ = _rotate(part, spare)
+            np.multiply(part, signs[:, None], out=mean[:, start:stop], casting="same_kind")
         return mean.reshape(-1)[: self.parameters]
 
     def _signs(self) -> NDArray[np.int8]:
@@ -154,36 +164,52 @@ class Code:
         return [(start, min(start + width, self.columns)) for start in range(0, self.columns, width)]
 
     def _gather(
-        self, update: NDArray[np.float32], start: int, stop: int, signs: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Columns `start` to `stop` of D x (B, columns); what the vector lacks is zero."""
+        self,
+        update: NDArray[np.float32],
+        start: int,
+        stop: int,
+        signs: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Columns `start` to `stop` of D x, into `out`; what the vector lacks is zero."""
         rows = self.parameters // self.columns
-        part = np.zeros((self.block, stop - start), np.float32)
         whole = update[: rows * self.columns].reshape(rows, self.columns)
-        np.multiply(whole[:, start:stop], signs[:rows, None], out=part[:rows])
+        np.multiply(whole[:, start:stop], signs[:rows, None], out=out[:rows])
+        out[rows:] = 0
         rest = update[rows * self.columns :][start:stop]
         if rest.size:
-            part[rows, : rest.size] = rest * signs[rows]
-        return part
+            out[rows, : rest.size] = rest * signs[rows]
 
-    def _round(self, rotated: NDArray[np.float32], dither: NDArray[np.float32], out: NDArray[Any]) -> int:
+    def _round(self, dithered: NDArray[np.float32], out: NDArray[Any]) -> int:
         """Round to integers from 0 to 2·half into `out`, and count those that were cut."""
-        shifted = np.add(rotated, dither, out=dither)
-        shifted += np.float32(self.ring.half)  # above zero, so that the cast below rounds down
+        dithered += np.float32(self.ring.half + FRACTION / 2)  # above zero, so that the cast below rounds down
         top, clipped = 2 * self.ring.half, 0
-        if shifted.min() < 0 or shifted.max() >= top + 1:
-            clipped = int(np.count_nonzero((shifted < 0) | (shifted >= top + 1)))
-            np.clip(shifted, 0, top, out=shifted)
-        np.copyto(out, shifted, casting="unsafe")
+        if dithered.min() < 0 or dithered.max() >= top + 1:
+            clipped = int(np.count_nonzero((dithered < 0) | (dithered >= top + 1)))
+            np.clip(dithered, 0, top, out=dithered)
+        np.copyto(out, dithered, casting="unsafe")
         return clipped
 
 
-def _fractions(dither: KeyStream, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The next dither: uniform over the 256 odd multiples of 1/512 below 1, so that sums with it stay exact."""
-    raw = dither.take(math.prod(shape), np.dtype("u1")).reshape(shape)
-    fractions: NDArray[np.float32] = np.multiply(raw, np.float32(2.0**-8), dtype=np.float32)
-    fractions += np.float32(2.0**-9)
-    return fractions
+class _Room:
+    """Memory for one part, used over and over: fresh memory costs as much as the arithmetic."""
+
+    def __init__(self, code: Code, dtype: np.dtype[Any]) -> None:
+        self._rows, width = code.block, min(code.columns, max(1, PART // code.block))
+        self._one, self._other = np.empty((2, self._rows * width), dtype)
+        self._raw = np.empty(self._rows * width, np.uint8)
+
+    def matrices(self, columns: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Two of a part's shape, contiguous. What they hold is of no meaning."""
+        size = self._rows * columns
+        return self._one[:size].reshape(self._rows, columns), self._other[:size].reshape(self._rows, columns)
+
+    def dither(self, stream: KeyStream, out: NDArray[Any]) -> NDArray[Any]:
+        """The next dither, less half a FRACTION."""
+        raw = self._raw[: out.size]
+        stream.fill(raw)
+        np.multiply(raw.reshape(out.shape), out.dtype.type(FRACTION), out=out)
+        return out
 
 
 def norm(update: NDArray[np.float32]) -> float:
@@ -195,8 +221,8 @@ def norm(update: NDArray[np.float32]) -> float:
     return math.sqrt(squares)
 
 
-def _rotate(matrix: NDArray[Any]) -> NDArray[Any]:
-    """H times each column (B, columns), unnormalised, by Sylvester's factors of H.
+def _rotate(matrix: NDArray[Any], spare: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """H times each column (B, columns), unnormalised, by Sylvester's factors of H; and what is spare now.
 
     Integers in float64 stay exact in any order of summation, as long as their sums are below 2**53.
     """
@@ -204,10 +230,13 @@ def _rotate(matrix: NDArray[Any]) -> NDArray[Any]:
     done = 1
     while done < rows:
         size = min(FACTOR, rows // done)
-        factor = _sylvester(size).astype(matrix.dtype)
-        matrix = np.matmul(factor, matrix.reshape(done, size, rows // (done * size) * columns))
+        rest = rows // (done * size) * columns
+        shape = done, size, -1, rest if rest <= WHOLE else math.gcd(rest, WHOLE)
+        pieces, out = (m.reshape(shape).transpose(0, 2, 1, 3) for m in (matrix, spare))
+        np.matmul(_sylvester(size).astype(matrix.dtype), pieces, out=out)
+        matrix, spare = spare, matrix
         done *= size
-    return matrix.reshape(rows, columns)
+    return matrix, spare
 
 
 @cache

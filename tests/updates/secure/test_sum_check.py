@@ -25,10 +25,10 @@ def slow_dot(check: CheckVector, values: np.ndarray[Any, Any]) -> int:
     """The definition, with Python's integers."""
     limbs = values.dtype.itemsize // 2
     width = ROW // limbs
-    total = 0
+    rows, columns, total = check._known, check._columns.tolist(), 0
     for i, value in enumerate(values.tolist()):
         row, column = divmod(i, width)
-        total += check._row(row) * check._columns[column] * value
+        total += rows[row] * columns[column] * value
     return total % PRIME
 
 

@@ -21,6 +21,7 @@ from flwr.supercore.run import Run, RunNotRunningException
 from superswarm import errors
 from superswarm.io.parcels import from_record, to_record
 from superswarm.wire import Parcel
+from tests.clock import Clock
 
 Handler = Callable[[int, str, Parcel], Parcel]
 RUN = 7
@@ -112,8 +113,16 @@ def flip(
 class InProcessGrid(Grid):
     """A Grid whose nodes are handlers in this process. Use as a context manager, or call `close`."""
 
-    def __init__(self, handlers: Mapping[int, Handler], tamper: Tamper | None = None, *, run_id: int = RUN) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[int, Handler],
+        tamper: Tamper | None = None,
+        *,
+        run_id: int = RUN,
+        clock: Clock | None = None,
+    ) -> None:
         self._handlers = dict(handlers)
+        self._clock = clock or Clock()
         self._tamper = tamper or Tamper()
         self._run = Run.create_empty(run_id=run_id)
         self._pool = ThreadPoolExecutor(max_workers=max(4, len(handlers)))
@@ -163,7 +172,9 @@ class InProcessGrid(Grid):
             message.metadata.__dict__["_message_id"] = message.object_id
             wire = message_to_proto(message).SerializeToString()
             ids.append(message.object_id)
+            self._clock.work()
             self._pending[message.object_id] = self._pool.submit(self._deliver, wire)
+            self._pending[message.object_id].add_done_callback(lambda _: self._clock.done())
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -221,11 +232,15 @@ class InProcessGrid(Grid):
     def _handle(self, request: Transit) -> Parcel | Error:
         if request.peer not in self._handlers:
             return Error(ErrorCode.NODE_UNAVAILABLE, "offline")
-        with self._one_at_a_time[request.peer]:
-            try:
-                return self._handlers[request.peer](self._run.run_id, request.kind, request.parcel)
-            except errors.Error as error:
-                return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, error.code)
+        turn = self._one_at_a_time[request.peer]
+        with self._clock.pause():
+            turn.acquire()
+        try:
+            return self._handlers[request.peer](self._run.run_id, request.kind, request.parcel)
+        except errors.Error as error:
+            return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, error.code)
+        finally:
+            turn.release()
 
     def _count(self, peer: int, *, outward: bool) -> int:
         number = self._counts.get((peer, outward), 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -37,6 +37,7 @@ from superswarm.io.keystore import MemberKeys
 from superswarm.updates.adapter import Adapter, AdapterSpec
 from superswarm.values import Digest, Measurement, MemberId
 from tests import consortia
+from tests.clock import Clock
 from tests.grid import InProcessGrid, Tamper
 
 NOW = 1_800_000_000
@@ -71,6 +72,7 @@ class Learner:
     seed: int = 7
     spoil: float | None = None  # what every value of the update becomes
     rounds: list[int] = field(default_factory=list)
+    dawdle: Callable[[float], None] = time.sleep
 
     @property
     def spec(self) -> AdapterSpec:
@@ -84,7 +86,7 @@ class Learner:
         }
 
     def train(self, adapter: Adapter, round_: int) -> tuple[Adapter, float]:
-        time.sleep(self.delay)
+        self.dawdle(self.delay)
         self.rounds.append(round_)
         if self.spoil is not None:
             return {name: np.full_like(value, self.spoil) for name, value in adapter.items()}, 1.0
@@ -211,7 +213,11 @@ class SimulatedConsortium:
         self.manifest: ApprovedManifest = consortia.approved(*entries, **self.data)
         self.entries = entries
         self.now = NOW
-        self.learners = {name: Learner(goal=float(i), examples=10 * (i + 1)) for i, name in enumerate(self.names)}
+        self.clock = Clock()
+        self.learners = {
+            name: Learner(goal=float(i), examples=10 * (i + 1), dawdle=self.clock.dawdle)
+            for i, name in enumerate(self.names)
+        }
         self.records = {name: MemoryRecord() for name in self.names}
         self.results = {name: MemoryResults() for name in self.names}
         self.diaries: dict[str, Diary] = {}
@@ -258,7 +264,7 @@ class SimulatedConsortium:
     def grid(self, tamper: Tamper | None = None, **extra: Any) -> InProcessGrid:
         handlers = {self.node_peer(name): node.handle for name, node in self.nodes.items()}
         handlers |= {self.trainer_peer(name): trainer.handle for name, trainer in self.trainers.items()}
-        return InProcessGrid(handlers | extra.get("handlers", {}), tamper)
+        return InProcessGrid(handlers | extra.get("handlers", {}), tamper, clock=self.clock)
 
     def aggregator(
         self, mailroom: Mailroom, *, attempt: int = 1, join_seconds: float = 1.0, **grant: Any
@@ -266,7 +272,7 @@ class SimulatedConsortium:
         diary = self.diary("aggregator")
         signed = consortia.signed_grant(self.manifest, **({"rounds": 3} | grant))
         approved = approve_grant(signed, self.manifest)
-        timing = Timing()
+        timing = Timing(self.clock.monotonic, self.clock.sleep)
         admission = Admission(
             attempt=Attempt(manifest=self.manifest, run=approved.grant.run, number=attempt),
             grant=approved,
@@ -301,7 +307,7 @@ class SimulatedConsortium:
         people = [self.learners[name] for name in names or self.names]
         total = sum(p.examples for p in people)
         for _ in range(rounds):
-            trained = [replace(p, rounds=[], delay=0.0).train(adapter, 0)[0] for p in people]
+            trained = [replace(p, rounds=[], delay=0.0, dawdle=time.sleep).train(adapter, 0)[0] for p in people]
             adapter = {
                 name: sum(
                     t[name].astype(np.float64) * p.examples / total for t, p in zip(trained, people, strict=True)

@@ -146,18 +146,7 @@ def test_an_aggregator_that_was_restarted_continues_where_the_trainers_are() -> 
 
 def test_a_restarted_trainer_gets_the_adapter_from_the_others() -> None:
     consortium = Encrypted()
-
-    class Restart(Tamper):
-        def request(self, transit: Transit) -> list[Transit]:
-            if transit.kind == "train" and transit.peer == consortium.trainer_peer("dave") and not restarted:
-                restarted.append(True)
-                consortium.trainers["dave"] = consortium.trainer("dave")
-                grid._handlers[transit.peer] = consortium.trainers["dave"].handle
-            return [transit]
-
-    restarted: list[bool] = []
-    with consortium.grid(Restart()) as grid:
-        consortium.aggregator(GridMailroom(grid)).run()
+    consortium.run(consortium.restarting("dave"))
     assert consortium.learners["dave"].rounds == [2, 3]
 
 

@@ -166,18 +166,7 @@ def test_a_member_knows_how_much_of_its_update_was_cut() -> None:
 
 def test_a_restarted_trainer_is_acquainted_again() -> None:
     consortium = masked()
-
-    class Restart(Tamper):
-        def request(self, transit: Transit) -> list[Transit]:
-            if transit.kind == "train" and transit.peer == consortium.trainer_peer("dave") and not restarted:
-                restarted.append(True)
-                consortium.trainers["dave"] = consortium.trainer("dave")
-                grid._handlers[transit.peer] = consortium.trainers["dave"].handle
-            return [transit]
-
-    restarted: list[bool] = []
-    with consortium.grid(Restart()) as grid:
-        consortium.aggregator(GridMailroom(grid)).run()
+    consortium.run(consortium.restarting("dave"))
     assert consortium.learners["dave"].rounds == [2, 3]
     assert len(consortium.diary("aggregator").of("acquainted")) == 2
 

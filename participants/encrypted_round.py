@@ -16,11 +16,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from participants.secure_round import PeerSession
+from participants.secure_round import MEETING, PeerSession
 from superswarm.attestation.messages import Message
 from superswarm.crypto.kdf import derive
 from superswarm.crypto.signing import SigningKey
-from superswarm.errors import CannotOpen, Malformed, Untrusted
+from superswarm.errors import CannotOpen, Untrusted
 from superswarm.updates.secure.he_keys import HePlan
 from superswarm.updates.secure.he_member import HeMemberRound
 from superswarm.updates.secure.he_messages import (
@@ -37,26 +37,22 @@ from superswarm.updates.secure.he_messages import (
 )
 from superswarm.updates.secure.links import Standing
 from superswarm.updates.secure.masks import Contribution
-from superswarm.updates.secure.messages import Acquaint, Introduce, Survivors
+from superswarm.updates.secure.messages import Survivors
 from superswarm.updates.secure.seeds import Context, contribution, require_weight
 from superswarm.updates.secure.total import CheckedSum
 from superswarm.values import Digest
 from superswarm.wire import pack
 
-KINDS: Final = frozenset(
-    {
-        "introduce",
-        "acquaint",
-        "he_give",
-        "he_given",
-        "he_deal",
-        "he_dealing",
-        "survivors",
-        "he_to_decrypt",
-        "he_opened",
-        "he_publish",
-    }
-)
+KINDS: Final = MEETING | {
+    "he_give",
+    "he_given",
+    "he_deal",
+    "he_dealing",
+    "survivors",
+    "he_to_decrypt",
+    "he_opened",
+    "he_publish",
+}
 """Messages of encrypted sums that a trainer answers, by kind."""
 LABEL: Final = "superswarm/v1/he-adapter"
 NONCE_BYTES: Final = 12
@@ -101,10 +97,6 @@ class EncryptedMember(PeerSession):
     def answer(self, kind: str, head: bytes, body: bytes) -> tuple[Message, bytes | None]:
         """Answer one of `KINDS`: a message, and what goes with it as the body."""
         match kind:
-            case "introduce":
-                return self._introduce(Introduce.parse(head), body), None
-            case "acquaint":
-                return self._acquaint(Acquaint.parse(head)), None
             case "he_give":
                 return self._give(Give.parse(head))
             case "he_given":
@@ -123,7 +115,7 @@ class EncryptedMember(PeerSession):
                 Publish.parse(head)
                 return Published(), self._holding.publish(self._signing)
             case _:
-                raise Malformed("not a message of an encrypted round")
+                return self._meet(kind, head, body), None
 
     def begin(self, number: int, start: Digest, update: NDArray[np.float32], examples: int) -> None:
         """Begin a round with what was trained (P,) from the adapter `start`; refused here, it never leaves.

@@ -47,8 +47,10 @@ from superswarm.updates.secure.total import CheckedSum, check_total
 from superswarm.values import LIMITS, Digest, MemberId
 from superswarm.wire import split
 
-KINDS: Final = frozenset({"introduce", "acquaint", "keys", "deal", "survivors", "agreed"})
-"""Messages of a secure round that a trainer answers, by kind."""
+MEETING: Final = frozenset({"introduce", "acquaint"})
+"""Messages by which trainers get to know each other, in every secure sum."""
+KINDS: Final = MEETING | {"keys", "deal", "survivors", "agreed"}
+"""Messages of masked sums that a trainer answers, by kind."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,6 +105,16 @@ class PeerSession:
     def _weight(self, examples: int) -> int:
         return 1 if self._attempt.manifest.manifest.aggregation.weighting == "equal" else examples
 
+    def _meet(self, kind: str, head: bytes, body: bytes) -> Message:
+        """Answer one of `MEETING`."""
+        match kind:
+            case "introduce":
+                return self._introduce(Introduce.parse(head), body)
+            case "acquaint":
+                return self._acquaint(Acquaint.parse(head))
+            case _:
+                raise Malformed("not a message of this kind of secure sum")
+
     def _introduce(self, message: Introduce, body: bytes) -> Introduction:
         """Judge whom this trainer deals with; only then seal secrets to them."""
         roster = Roster.parse(message.roster)
@@ -149,10 +161,6 @@ class SecureMember(PeerSession):
     def answer(self, kind: str, head: bytes, body: bytes) -> tuple[Message, bytes | None]:
         """Answer one of `KINDS`: a message, and what goes with it as the body."""
         match kind:
-            case "introduce":
-                return self._introduce(Introduce.parse(head), body), None
-            case "acquaint":
-                return self._acquaint(Acquaint.parse(head)), None
             case "keys":
                 return self._open_round().member.share(Keys.parse(head)), None
             case "deal":
@@ -162,7 +170,7 @@ class SecureMember(PeerSession):
             case "agreed":
                 return self._unmask(Agreed.parse(head)), None
             case _:
-                raise Malformed("not a message of a secure round")
+                return self._meet(kind, head, body), None
 
     def begin(self, number: int, start: Digest, update: NDArray[np.float32], examples: int) -> Advertised:
         """Begin a round with what was trained (P,) from the adapter `start`; refused here, it never leaves.

@@ -96,6 +96,19 @@ def drop(*kinds: str, peers: Collection[int] | None = None) -> Callable[[Transit
     return hook
 
 
+def lose_first(kind: str, *, peer: int | None = None) -> Callable[[Transit], list[Transit]]:
+    """Deliver everything but the first message of this kind (to or from this peer)."""
+    lost: list[Transit] = []
+
+    def hook(transit: Transit) -> list[Transit]:
+        if lost or transit.kind != kind or peer not in (None, transit.peer):
+            return [transit]
+        lost.append(transit)
+        return []
+
+    return hook
+
+
 def flip(
     kind: str, *, part: str = "body", peers: Collection[int] | None = None
 ) -> Callable[[Transit], list[Transit]]:

@@ -38,7 +38,7 @@ from superswarm.updates.adapter import Adapter, AdapterSpec
 from superswarm.values import Digest, Measurement, MemberId
 from tests import consortia
 from tests.clock import Clock
-from tests.grid import InProcessGrid, Tamper
+from tests.grid import InProcessGrid, Relay, Tamper, Transit
 
 NOW = 1_800_000_000
 CODE = Measurement.parse(consortia.measurement("code"))
@@ -263,8 +263,21 @@ class SimulatedConsortium:
 
     def grid(self, tamper: Tamper | None = None, **extra: Any) -> InProcessGrid:
         handlers = {self.node_peer(name): node.handle for name, node in self.nodes.items()}
-        handlers |= {self.trainer_peer(name): trainer.handle for name, trainer in self.trainers.items()}
+        for name in self.trainers:  # looked up for each message, as a trainer may be started anew
+            handlers[self.trainer_peer(name)] = lambda *message, name=name: self.trainers[name].handle(*message)
         return InProcessGrid(handlers | extra.get("handlers", {}), tamper, clock=self.clock)
+
+    def restarting(self, name: str, make: Callable[[str], Trainer] | None = None) -> Tamper:
+        """A relay that finds this member's trainer started anew when it first asks it to train."""
+        restarted: list[Trainer] = []
+
+        def request(transit: Transit) -> list[Transit]:
+            if transit.kind == "train" and transit.peer == self.trainer_peer(name) and not restarted:
+                restarted.append((make or self.trainer)(name))
+                self.trainers[name] = restarted[0]
+            return [transit]
+
+        return Relay(request=request)
 
     def aggregator(
         self, mailroom: Mailroom, *, attempt: int = 1, join_seconds: float = 1.0, **grant: Any

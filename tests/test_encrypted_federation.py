@@ -12,7 +12,6 @@ import pytest
 from coordinator import encrypted_round
 from coordinator.encrypted_round import EncryptedRounds
 from coordinator.flower import GridMailroom
-from coordinator.mailroom import Outgoing
 from coordinator.modes import fetch, secure_rounds
 from superswarm.errors import CohortTooSmall
 from superswarm.updates.adapter import Adapter, AdapterSpec, decode_adapter, encode_adapter
@@ -22,7 +21,7 @@ from superswarm.updates.secure.he_combine import HeSumRound
 from superswarm.updates.secure.he_sum import HeSum
 from superswarm.values import Digest, MemberId
 from tests import consortia
-from tests.grid import Relay, Tamper, Transit, drop
+from tests.grid import Relay, Tamper, Transit, drop, lose_first
 from tests.simulator import SimulatedConsortium
 
 FOUR = ("alice", "bob", "carol", "dave")
@@ -102,16 +101,9 @@ def test_every_recipient_gets_the_same_result_signed_by_a_trainer() -> None:
 def test_the_sum_survives_a_member_that_vanishes_at_any_step(step: str) -> None:
     """Dave's trainer is cut off at one step of the first round; at the next it gets the adapter from the others."""
     consortium = Encrypted()
-    peer, cut = consortium.trainer_peer("dave"), []
-
-    def request(transit: Transit) -> list[Transit]:
-        if transit.kind == step and transit.peer == peer and not cut:
-            cut.append(step)
-            return []
-        return [transit]
-
-    adapter = consortium.run(Relay(request=request), join_seconds=5)
-    assert len(cut) == 1
+    relay = Relay(request=lose_first(step, peer=consortium.trainer_peer("dave")))
+    adapter = consortium.run(relay, join_seconds=5)
+    assert [entry["member"] for entry in consortium.diary("aggregator").of("left out")] == ["dave"]
     closed = consortium.diary("aggregator").of("round closed")
     present = 4 if step in ("survivors", "he_opened") else 3
     assert [entry["members"] for entry in closed] == [present, 4, 4, 4]
@@ -122,15 +114,9 @@ def test_the_sum_survives_a_member_that_vanishes_at_any_step(step: str) -> None:
 
 @pytest.mark.parametrize("step", ["he_deal", "he_to_decrypt"])
 def test_another_key_holder_takes_over(step: str) -> None:
-    consortium, cut = Encrypted(), []
-
-    def request(transit: Transit) -> list[Transit]:
-        if transit.kind == step and not cut:
-            cut.append(transit.peer)
-            return []
-        return [transit]
-
-    adapter = consortium.run(Relay(request=request), join_seconds=5)
+    consortium = Encrypted()
+    adapter = consortium.run(Relay(request=lose_first(step)), join_seconds=5)
+    assert len(consortium.diary("aggregator").of("left out")) == 1
     assert [entry["members"] for entry in consortium.diary("aggregator").of("round closed")][1:] == [4, 4, 4]
     if step == "he_to_decrypt":
         assert_close(adapter, consortium.expected())
@@ -160,18 +146,7 @@ def test_an_aggregator_that_was_restarted_continues_where_the_trainers_are() -> 
 
 def test_a_restarted_trainer_gets_the_adapter_from_the_others() -> None:
     consortium = Encrypted()
-
-    class Restart(Tamper):
-        def request(self, transit: Transit) -> list[Transit]:
-            if transit.kind == "train" and transit.peer == consortium.trainer_peer("dave") and not restarted:
-                restarted.append(True)
-                consortium.trainers["dave"] = consortium.trainer("dave")
-                grid._handlers[transit.peer] = consortium.trainers["dave"].handle
-            return [transit]
-
-    restarted: list[bool] = []
-    with consortium.grid(Restart()) as grid:
-        consortium.aggregator(GridMailroom(grid)).run()
+    consortium.run(consortium.restarting("dave"))
     assert consortium.learners["dave"].rounds == [2, 3]
 
 
@@ -260,7 +235,8 @@ class TestBrokenAggregator:
                 self.secure = self.secure.inner
 
         monkeypatch.setattr(EncryptedRounds, "hand_over", forge)
-        consortium.run(Relay(request=once(consortium, "dave", "he_opened")), join_seconds=5)
+        relay = Relay(request=lose_first("he_opened", peer=consortium.trainer_peer("dave")))
+        consortium.run(relay, join_seconds=5)
         assert "CannotOpen" in consortium.diary("trainer/dave").errors
 
     def test_it_returns_one_update_as_the_sum(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,16 +301,3 @@ class _Swapping:
 
     def __init__(self, inner: Any, tell: Any) -> None:
         self.inner, self.tell, self.cohort = inner, tell, inner.cohort
-
-
-def once(consortium: SimulatedConsortium, name: str, kind: str) -> Any:
-    """Lose one message of this kind to this member's trainer."""
-    lost: list[Outgoing | Transit] = []
-
-    def request(transit: Transit) -> list[Transit]:
-        if transit.kind == kind and transit.peer == consortium.trainer_peer(name) and not lost:
-            lost.append(transit)
-            return []
-        return [transit]
-
-    return request

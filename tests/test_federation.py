@@ -78,18 +78,7 @@ def test_a_round_closes_at_its_deadline() -> None:
 def test_a_restarted_trainer_is_admitted_again() -> None:
     """It lost its keys; the next round's admission asks for new evidence and a new vouch."""
     consortium = SimulatedConsortium()
-
-    class Restart(Tamper):
-        def request(self, transit: Transit) -> list[Transit]:
-            if transit.kind == "train" and transit.peer == consortium.trainer_peer("carol") and not restarted:
-                restarted.append(True)
-                consortium.trainers["carol"] = consortium.trainer("carol")
-                grid._handlers[transit.peer] = consortium.trainers["carol"].handle
-            return [transit]
-
-    restarted: list[bool] = []
-    with consortium.grid(Restart()) as grid:
-        consortium.aggregator(GridMailroom(grid)).run()
+    consortium.run(consortium.restarting("carol"))
     assert consortium.learners["carol"].rounds == [2, 3]
     assert consortium.diary("aggregator").of("round closed")[-1]["members"] == 3
 

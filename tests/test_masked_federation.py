@@ -13,7 +13,7 @@ from superswarm.errors import CohortTooSmall
 from superswarm.updates.secure.combine import SumRound
 from superswarm.updates.secure.messages import Introduce
 from superswarm.wire import Parcel
-from tests.grid import Recorder, Relay, Tamper, Transit, drop
+from tests.grid import Recorder, Relay, Tamper, Transit, drop, lose_first
 from tests.simulator import SimulatedConsortium
 
 FOUR = ("alice", "bob", "carol", "dave")
@@ -74,16 +74,9 @@ def test_equal_weights_and_a_server_optimiser_work_the_same() -> None:
 def test_the_sum_survives_a_member_that_vanishes_at_any_step(step: str) -> None:
     """Dave's trainer is cut off at one step of the first round, and admitted again at the next."""
     consortium = masked()
-    peer, cut = consortium.trainer_peer("dave"), []
-
-    def request(transit: Transit) -> list[Transit]:
-        if transit.kind == step and transit.peer == peer and not cut:
-            cut.append(step)
-            return []
-        return [transit]
-
-    adapter = consortium.run(Relay(request=request), join_seconds=5)
-    assert len(cut) == 1
+    relay = Relay(request=lose_first(step, peer=consortium.trainer_peer("dave")))
+    adapter = consortium.run(relay, join_seconds=5)
+    assert [entry["member"] for entry in consortium.diary("aggregator").of("left out")] == ["dave"]
     closed = consortium.diary("aggregator").of("round closed")
     present = 4 if step in ("survivors", "agreed") else 3
     assert [entry["members"] for entry in closed] == [present, 4, 4, 4]
@@ -173,18 +166,7 @@ def test_a_member_knows_how_much_of_its_update_was_cut() -> None:
 
 def test_a_restarted_trainer_is_acquainted_again() -> None:
     consortium = masked()
-
-    class Restart(Tamper):
-        def request(self, transit: Transit) -> list[Transit]:
-            if transit.kind == "train" and transit.peer == consortium.trainer_peer("dave") and not restarted:
-                restarted.append(True)
-                consortium.trainers["dave"] = consortium.trainer("dave")
-                grid._handlers[transit.peer] = consortium.trainers["dave"].handle
-            return [transit]
-
-    restarted: list[bool] = []
-    with consortium.grid(Restart()) as grid:
-        consortium.aggregator(GridMailroom(grid)).run()
+    consortium.run(consortium.restarting("dave"))
     assert consortium.learners["dave"].rounds == [2, 3]
     assert len(consortium.diary("aggregator").of("acquainted")) == 2
 

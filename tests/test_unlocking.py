@@ -167,18 +167,7 @@ def test_an_owner_without_a_broker_keeps_its_asset_closed() -> None:
 
 def test_a_trainer_that_was_restarted_asks_again_and_joins_the_next_round() -> None:
     consortium = Sealed()
-
-    class Restart(Tamper):
-        def request(self, transit: Transit) -> list[Transit]:
-            if transit.kind == "train" and transit.peer == consortium.trainer_peer("carol") and not restarted:
-                restarted.append(True)
-                consortium.trainers["carol"] = consortium.sealed_trainer("carol")
-                grid._handlers[transit.peer] = consortium.trainers["carol"].handle
-            return [transit]
-
-    restarted: list[bool] = []
-    with consortium.grid(Restart()) as grid:
-        consortium.aggregator(GridMailroom(grid)).run()
+    consortium.run(consortium.restarting("carol", consortium.sealed_trainer))
     assert consortium.learners["carol"].rounds == [2, 3]
     assert [m for m, _ in consortium.brokers["alice"].released].count(MemberId("carol")) == 2
 

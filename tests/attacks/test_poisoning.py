@@ -126,18 +126,7 @@ def test_the_servers_step_converges_and_carries_on_over_a_restart(optimizer: dic
 def test_a_trainer_that_was_restarted_gets_the_servers_state_with_the_adapter() -> None:
     rule = {"rule": "fedavg", "minimum_cohort": 2, "weighting": "equal", "round_seconds": 10}
     made = SimulatedConsortium(aggregation=rule | {"optimizer": OPTIMIZERS[2]})
-
-    class Restart(Tamper):
-        def request(self, transit: Transit) -> list[Transit]:
-            if transit.kind == "train" and transit.peer == made.trainer_peer("carol") and not restarted:
-                restarted.append(True)
-                made.trainers["carol"] = made.trainer("carol")
-                grid._handlers[transit.peer] = made.trainers["carol"].handle
-            return [transit]
-
-    restarted: list[bool] = []
-    with made.grid(Restart()) as grid:
-        made.aggregator(GridMailroom(grid), join_seconds=10.0).run()
+    made.run(made.restarting("carol"), join_seconds=10.0)
     assert made.learners["carol"].rounds == [2, 3]
     assert made.diary("aggregator").of("round closed")[-1]["members"] == 3
 

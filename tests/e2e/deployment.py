@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from tests.tiny import tiny_model
 NAMES = ("alice", "bob", "carol")
 OPERATOR = "operator"
 CANARIES = {"data": "canary-data-7d41c9", "held out": "canary-test-b22e08"}
+TRAINING = {"local_steps": 2, "batch_size": 2, "learning_rate": 0.01, "max_length": 64}
 READY = 240.0
 
 
@@ -50,6 +51,7 @@ class Deployment:
     keys: Mapping[str, MemberKeys]
     model: Path
     config: Mapping[str, Any]
+    places: Sequence[str] = ()  # of sealed assets, NAME=PLACE
     nodes: dict[str, Program] = field(default_factory=dict)
     trainers: dict[str, Program] = field(default_factory=dict)
 
@@ -57,7 +59,7 @@ class Deployment:
     def relay_state(self) -> Path:
         return self.stage.home(OPERATOR) / "relay"
 
-    def run_by_commands(self, run: str, adapter: Path) -> Path:
+    def run_by_commands(self, run: str, adapter: Path, *, job: str = "adapter") -> Path:
         """A whole run by the operator's commands and the owner's: its sealed result; `adapter` is alice's, opened."""
         home = self.stage.home(OPERATOR)
         config = dict(self.config) | {
@@ -66,23 +68,25 @@ class Deployment:
             "state": "aggregator",
         }
         (home / "aggregator.toml").write_text(tomli_w.dumps(config))
-        (home / "grant.json").write_bytes(self.grant(run).to_bytes())
+        (home / "grant.json").write_bytes(self.grant(run, job=job).to_bytes())
         aggregator = self.stage.start(OPERATOR, "aggregator", "up", "--config", "aggregator.toml")
         aggregator.wait_until("ready", 120)
         words = ("run", "start", "grant.json", "--manifest", self.config["manifest"], "--state", "relay", "--wait")
         assert "completed" in self.stage.run(OPERATOR, *words)
         interrupt(aggregator)
         assert aggregator.child.wait(20) == 130
-        (sealed,) = (self.stage.home("alice") / "results").glob("*.result")
+        (sealed,) = (self.stage.home("alice") / "results").glob(f"{run}-*.result")
         self.stage.run("alice", "result", "open", sealed, "--keys", "alice.keys", "--out", adapter)
         return sealed
 
-    def grant(self, run: str, *, rounds: int = 2, attempts: int = 3, by: tuple[str, ...] = NAMES) -> SignedGrant:
+    def grant(
+        self, run: str, *, job: str = "adapter", rounds: int = 2, attempts: int = 3, by: tuple[str, ...] = NAMES
+    ) -> SignedGrant:
         allowed = RunGrant(
             manifest=self.manifest.digest,
             epoch=1,
             run=run,
-            job="adapter",
+            job=job,
             rounds=rounds,
             attempts=attempts,
             not_after=int(time.time()) + 3600,
@@ -134,6 +138,7 @@ class Deployment:
             "member": name,
             "supernode_key": "supernode.key",
             "pairing": "pairing",
+            "asset": list(self.places),
             "model": str(self.model),
             "train": "train.jsonl",
             "test": "test.jsonl",
@@ -154,10 +159,10 @@ class Deployment:
         return list(Program(program.child, program.log).news())
 
 
-def deploy(stage: Stage, **changes: Any) -> Deployment:
+def deploy(stage: Stage, places: Sequence[str] = (), **changes: Any) -> Deployment:
     """Found a consortium, start relay, nodes and trainers, and wait until they are ready.
 
-    `changes` are clauses of the manifest.
+    `changes` are clauses of the manifest; `places` says where its sealed assets lie.
     """
     model = tiny_model(stage.folder / "model")
     keys = {name: MemberKeys.generate(name) for name in NAMES}
@@ -168,7 +173,7 @@ def deploy(stage: Stage, **changes: Any) -> Deployment:
     (home / "coordinator.toml").write_text(tomli_w.dumps({"port": port, "state": "relay", "http": "off"}))
     relay = stage.start(OPERATOR, "coordinator", "up", "--config", "coordinator.toml")
     config = {"manifest": str(chain), "relay": f"localhost:{port}", "relay_ca": str(state / "relay-ca.crt")}
-    deployment = Deployment(stage, manifest, keys, model, config)
+    deployment = Deployment(stage, manifest, keys, model, config, places)
     relay.wait_until("ready", READY)
     _admit(stage, state)
     for name in NAMES:
@@ -200,7 +205,7 @@ def _found(
         "jobs": [
             consortia.job(
                 lora={"rank": 2, "alpha": 4.0, "target_modules": ["q_proj", "v_proj"]},
-                training={"local_steps": 2, "batch_size": 2, "learning_rate": 0.01, "max_length": 64},
+                training=TRAINING,
             )
         ],
         "aggregation": {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 2, "round_seconds": 60},

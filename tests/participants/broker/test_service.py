@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from participants.broker.service import BrokerService
 from participants.key_desk import KeyDesk
 from participants.keyring import KeyRing
 from participants.mailbox import Mailbox
-from superswarm.errors import Error, Malformed, PortTaken, ReleaseRefused, Unavailable
+from superswarm.errors import Malformed, PortTaken, ReleaseRefused, Unavailable
 from superswarm.io.certificates import ServerFiles, ensure_client_files, ensure_server_files
 from superswarm.io.config import Address
 from superswarm.io.keystore import MemberKeys
@@ -174,8 +173,6 @@ def test_letters_reach_the_service_and_come_back(
 
 
 def test_the_generated_code_is_of_the_proto_file(tmp_path: Path) -> None:
-    if importlib.util.find_spec("grpc_tools") is None:
-        pytest.skip("grpcio-tools is not installed")
     proto = "participants/broker/broker.proto"
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", ".", f"--python_out={tmp_path}", proto]
     subprocess.run(command, cwd=ROOT, check=True)
@@ -184,14 +181,7 @@ def test_the_generated_code_is_of_the_proto_file(tmp_path: Path) -> None:
     assert line in (ROOT / "participants/broker/broker_pb2.py").read_text()
 
 
-def test_the_proto_file_and_the_code_name_the_same_things() -> None:
-    """Without the compiler, names at least."""
-    text = (ROOT / "participants/broker/broker.proto").read_text()
-    for message in pb.DESCRIPTOR.message_types_by_name.values():
-        assert f"message {message.name} {{" in text
-        for field in message.fields:
-            assert f" {field.name} = {field.number};" in text
+def test_the_service_is_the_one_of_the_proto_file() -> None:
     (found,) = pb.DESCRIPTOR.services_by_name.values()
     assert found.full_name == SERVICE
     assert {method.name for method in found.methods} == {"Challenge", "Release"}
-    assert issubclass(Unavailable, Error)

@@ -190,9 +190,9 @@ class SecureMember(PeerSession):
         """Check the sum of the round that this trainer took part in. Raises Untrusted or BadSignature."""
         if self._round is None or self._round.number != number:
             raise Untrusted("a sum of a round that this trainer did not begin")
-        last = self._round
-        most = self._encoding.max_weight
-        return check_total(last.standing, total, body, context=last.member.context, code=last.code, most=most)
+        last, most = self._round, self._encoding.max_weight
+        context, known = last.member.context, last.member.unmasked
+        return check_total(last.standing, total, body, context=context, code=last.code, most=most, known=known)
 
     def _open_round(self) -> _Round:
         if self._round is None:
@@ -210,7 +210,7 @@ class SecureMember(PeerSession):
         round_ = self._open_round()
         answer = round_.member.unmask(message)
         if round_.member.unmasked is not None:
-            self._unmaskings.survivors[round_.number] = round_.member.unmasked
+            self._unmaskings.survivors[round_.number] = round_.member.unmasked.survivors
         return answer
 
 

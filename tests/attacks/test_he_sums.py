@@ -27,7 +27,7 @@ from superswarm.updates.secure.he_messages import Dealing, Dealt
 from superswarm.updates.secure.he_sum import HeSum, encrypt_update
 from superswarm.updates.secure.masks import Contribution
 from superswarm.updates.secure.messages import Survivors, Total
-from superswarm.values import Digest
+from superswarm.values import Digest, MemberId
 from tests import consortia
 from tests.hesums import HeMembers, HePlay, manifest
 
@@ -366,6 +366,27 @@ class TestAggregator:
                 body, error = earlier.aggregator.opened()[1], CannotOpen
         with pytest.raises(error):
             play.sides[OTHER].take(message, body)
+
+    def test_what_a_holder_checked_counts_for_the_same_survivors_only(self) -> None:
+        """Signatures are gone: who decrypted has checked them, for these survivors; nobody else has."""
+        play = until("take")
+        message, body = play.aggregator.opened()
+        total = Total.parse(message.total)
+        bare = replace(total, signatures=tuple(bytes(len(one)) for one in total.signatures))
+        fewer = replace(bare, members=FIVE.roster.mark(FIVE.names[:4]), witnesses=FIVE.roster.mark(FIVE.names[:3]))
+        for name, said in ((OTHER, bare), (OUTSIDER, bare), (FIVE.names[3], fewer)):
+            with pytest.raises(BadSignature):
+                play.sides[name].take(replace(message, total=said.to_bytes()), body)
+        holder = play.sides[MemberId(message.holder)]
+        assert holder.take(replace(message, total=bare.to_bytes()), body).survivors == set(FIVE.names)
+
+    def test_a_holder_that_is_told_of_other_survivors_checks_them_in_full(self) -> None:
+        play = until("take")
+        message, body = play.aggregator.opened()
+        total = Total.parse(message.total)
+        fewer = replace(total, members=FIVE.roster.mark(FIVE.names[:4]), witnesses=FIVE.roster.mark(FIVE.names[:3]))
+        with pytest.raises(BadSignature):
+            play.sides[MemberId(message.holder)].take(replace(message, total=fewer.to_bytes()), body)
 
     def test_a_sum_is_taken_once(self) -> None:
         play = until("take")

@@ -24,7 +24,7 @@ from superswarm.updates.secure.masks import Contribution
 from superswarm.updates.secure.messages import Signed, Survivors, Total
 from superswarm.updates.secure.seeds import SURVIVORS, Context
 from superswarm.updates.secure.total import CheckedSum, check_total
-from superswarm.updates.secure.witnesses import check_survivors
+from superswarm.updates.secure.witnesses import SignedSurvivors, check_survivors
 from superswarm.values import MemberId
 from superswarm.wire import pack
 
@@ -46,6 +46,7 @@ class HeMemberRound:
         self._keys: RoundKeys | None = None
         self._done = 0  # steps that were begun, or passed over
         self._signed: frozenset[MemberId] | None = None
+        self._agreed: SignedSurvivors | None = None  # what witnesses signed, as this holder has checked it
 
     @property
     def context(self) -> Context:
@@ -101,9 +102,8 @@ class HeMemberRound:
             raise Untrusted("this trainer is no key holder under this roster")
         # (1) Witnesses signed whose sum it is.
         total = Total.parse(message.total)
-        survivors = check_survivors(
-            self._standing.terms, self.context, self._standing.peers, total, me=self._standing
-        )
+        self._agreed = check_survivors(self._standing, self.context, total)
+        survivors = self._agreed.survivors
         self._require_signed(survivors)
         # (2) It decrypts, and is what those members sent.
         context, decryptor = self.plan.sum_context(keys.pair), self._he.decryptor(keys.key)
@@ -130,7 +130,15 @@ class HeMemberRound:
         return found
 
     def _check(self, total: Total, plain: bytes) -> CheckedSum:
-        return check_total(self._standing, total, plain, context=self.context, code=self.plan.code, most=self._most)
+        return check_total(
+            self._standing,
+            total,
+            plain,
+            context=self.context,
+            code=self.plan.code,
+            most=self._most,
+            known=self._agreed,
+        )
 
     def _require_signed(self, survivors: frozenset[MemberId]) -> None:
         if self._signed not in (None, survivors):

@@ -28,7 +28,7 @@ from superswarm.updates.secure.messages import (
     Unmasked,
 )
 from superswarm.updates.secure.seeds import SURVIVORS, Context
-from superswarm.updates.secure.witnesses import check_survivors
+from superswarm.updates.secure.witnesses import SignedSurvivors, check_survivors
 from superswarm.values import MemberId
 
 STEPS: Final = ("advertise", "share", "mask", "sign", "unmask")
@@ -56,7 +56,7 @@ class MemberRound:
         self._advertisers: frozenset[MemberId] = frozenset()
         self._masked: frozenset[MemberId] = frozenset()
         self._signed: frozenset[MemberId] | None = None
-        self.unmasked: frozenset[MemberId] | None = None  # the survivors, once shares were given
+        self.unmasked: SignedSurvivors | None = None  # once shares were given: for whom
 
     def advertise(self) -> Advertised:
         """(1) Make the seeds of pairwise masks with later neighbours, and commit to both own seeds."""
@@ -127,7 +127,7 @@ class MemberRound:
         # (2) Witnesses signed it, with the same set of those masked for that this member has: no other set can be.
         if self._roster.read(message.masked) != self._masked:
             raise Untrusted("others were told to mask for other members than this trainer was")
-        check_survivors(self._standing.terms, self.context, self._standing.peers, message, me=self._standing)
+        signed = check_survivors(self._standing, self.context, message)
         # (3) Each surviving neighbour masked for that set too.
         here = self._among(survivors)
         for other, proof in zip(here, _exactly(message.proofs, here), strict=True):
@@ -140,7 +140,7 @@ class MemberRound:
             for owner in held
         )
         self._shares.clear()
-        self.unmasked = survivors
+        self.unmasked = signed
         return Unmasked(shares=chosen)
 
     def _enter(self, step: str) -> None:

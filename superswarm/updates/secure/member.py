@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from superswarm.crypto.kdf import KEY_BYTES
@@ -29,21 +30,32 @@ from superswarm.updates.secure.messages import (
 )
 from superswarm.updates.secure.seeds import SURVIVORS, Context
 from superswarm.updates.secure.witnesses import SignedSurvivors, check_survivors
-from superswarm.values import MemberId
+from superswarm.values import Digest, MemberId
 
 STEPS: Final = ("advertise", "share", "mask", "sign", "unmask")
+
+
+@dataclass(frozen=True, slots=True)
+class Unmasking:
+    """Of which sum of a round a trainer gave shares: from which adapter, and of whom."""
+
+    survivors: frozenset[MemberId]
+    start: Digest
 
 
 class MemberRound:
     """A trainer's part in one round. Seeds are fresh, and go with this object.
 
-    `before` is the set of survivors with whom this trainer unmasked the same round of the run in an earlier attempt:
-    it takes part again with the same survivors only, since two sums of one round differ by single updates.
+    `before` is what this trainer unmasked in the same round of the run before: it takes part again from the same
+    adapter and with the same survivors only. Sums with others would differ by single updates, and sums from adapters
+    of the aggregator's choice would be as many as it likes.
     """
 
-    def __init__(self, standing: Standing, context: Context, before: frozenset[MemberId] | None = None) -> None:
+    def __init__(self, standing: Standing, context: Context, before: Unmasking | None = None) -> None:
         if context.roster.digest != standing.terms.roster.digest:
             raise Untrusted("a round under another roster than the one this trainer is acquainted under")
+        if before is not None and before.start != context.start:
+            raise Untrusted("this round was unmasked before, from another adapter")
         standing.begin(context.round)
         self._before, self.context = before, context
         self._standing, self._me = standing, standing.me
@@ -165,7 +177,7 @@ class MemberRound:
 
     def _survivors(self, marks: bytes) -> frozenset[MemberId]:
         members = self._set(marks, within=self._masked)
-        if self._before not in (None, members):
+        if self._before is not None and self._before.survivors != members:
             raise Untrusted("this round was unmasked before, with other survivors: their difference would show")
         return members
 

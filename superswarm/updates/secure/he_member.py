@@ -6,10 +6,11 @@ member's round; its keys go with this object.
 
 from __future__ import annotations
 
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
 
 from superswarm.crypto.he import HeContext, HeSecretKey
 from superswarm.crypto.hpke import KemKey
@@ -106,12 +107,11 @@ class HeMemberRound:
         survivors = self._agreed.survivors
         self._require_signed(survivors)
         # (2) It decrypts, and is what those members sent.
-        context, decryptor = self.plan.sum_context(keys.pair), self._he.decryptor(keys.key)
-        values, weight = self.plan.part(decrypt_sum(body, decryptor, context, sorted(survivors)))
-        if not 0 <= message.tag < PRIME:
+        if message.tag >= PRIME:
             raise Malformed("a sum's tag is not in the field")
-        plain = Contribution(values, weight, message.tag).to_bytes()
-        self._check(total, plain)
+        context, decryptor = self.plan.sum_context(keys.pair), self._he.decryptor(keys.key)
+        decrypted = decrypt_sum(body, decryptor, context, sorted(survivors))
+        plain = self._plain(total, decrypted, message.tag)
         # (3) Only trainers can open what leaves.
         return Decrypted(), self._cipher(self._me).encrypt(bytes(12), plain, None)
 
@@ -128,6 +128,18 @@ class HeMemberRound:
         self._require_signed(found.survivors)
         self._keys = None
         return found
+
+    def _plain(self, total: Total, decrypted: NDArray[Any], tag: int) -> bytes:
+        """The decrypted sum, if it is the sum. Else one and the same refusal, which says nothing of what it is."""
+        try:
+            values, weight = self.plan.part(decrypted)
+            plain = Contribution(values, weight, tag).to_bytes()
+            self._check(total, plain)
+        except (Malformed, Untrusted):
+            raise Untrusted(
+                f"the encrypted sum of round {self.context.round} is not what its survivors sent"
+            ) from None
+        return plain
 
     def _check(self, total: Total, plain: bytes) -> CheckedSum:
         return check_total(

@@ -53,12 +53,12 @@ def check_total(
         raise Replay(f"a sum of round {total.round}, now {context.round}")
     # (2) Witnesses signed whose updates it is of.
     survivors = check_survivors(standing, context, total, known=known).survivors
-    # (3) Their integers can add up to it.
+    # (3) It is what they sent: the tags fit, whose key the aggregator does not have.
     found = Contribution.parse(body, code)
-    require_range(found, code, len(survivors), most)
-    # (4) And they do: the tags fit, whose key the aggregator does not have.
     if not context.check(standing.group).accepts(found.values, found.tag, survivors, found.weight):
         raise Untrusted(f"the sum of round {context.round} is not what its survivors sent")
+    # (4) None of them broke the rules so far that it shows in the sum.
+    require_range(found, code, len(survivors), most)
     return CheckedSum(
         round=context.round, survivors=survivors, mean=mean_of(found, code, len(survivors), most), proof=_PROOF
     )

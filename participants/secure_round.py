@@ -22,11 +22,11 @@ from superswarm.attestation.peers import Dossier, judge_peer
 from superswarm.consortium.manifest import Encoding, Metrics
 from superswarm.crypto.hpke import KemKey
 from superswarm.crypto.signing import SigningKey
-from superswarm.errors import Malformed, Untrusted
+from superswarm.errors import Malformed, Replay, Untrusted
 from superswarm.updates.round import MemberMetrics
 from superswarm.updates.secure.links import Acquaintance, Standing, needed
 from superswarm.updates.secure.masks import Contribution
-from superswarm.updates.secure.member import MemberRound
+from superswarm.updates.secure.member import MemberRound, Unmasking
 from superswarm.updates.secure.messages import (
     Acquaint,
     Acquainted,
@@ -55,9 +55,9 @@ KINDS: Final = MEETING | {"keys", "deal", "survivors", "agreed"}
 
 @dataclass(slots=True, kw_only=True)
 class Unmaskings:
-    """In which rounds of a run this trainer gave shares, and for which survivors. Outlives sessions and attempts."""
+    """In which rounds of a run this trainer gave shares, and of which sum. Outlives sessions and attempts."""
 
-    survivors: dict[int, frozenset[MemberId]] = field(default_factory=dict)
+    rounds: dict[int, Unmasking] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -93,6 +93,7 @@ class PeerSession:
         self._kem, self._signing = kem, signing
         self._now, self._notify = now, notify
         self._judged: dict[Digest, TrainerKey] = {}  # by session keys: evidence is judged once
+        self._roster = 0  # the number of the newest roster that was accepted
         self._meeting: Acquaintance | None = None
         self._standing: Standing | None = None
 
@@ -121,6 +122,9 @@ class PeerSession:
         terms = accept_roster(roster, self._attempt)
         if dict(roster.entries).get(self._member) != self._keys.digest:
             raise Untrusted("the roster gives this trainer other keys than its own")
+        if roster.number <= self._roster:  # links, keys and signatures of a round serve once
+            raise Replay("this roster, or a later one, was accepted before in this session")
+        self._roster = roster.number
         peers = self._judge(terms, [Dossier.parse(raw) for raw in split(body, limit=LIMITS.body_bytes)])
         self._standing = None
         self._meeting = Acquaintance(terms, self._member, self._kem, self._signing, peers)
@@ -157,6 +161,7 @@ class SecureMember(PeerSession):
         super().__init__(**session)
         self._unmaskings = unmaskings
         self._round: _Round | None = None
+        self.brought = False  # whether a masked update left in this session: then it takes checked sums only
 
     def answer(self, kind: str, head: bytes, body: bytes) -> tuple[Message, bytes | None]:
         """Answer one of `KINDS`: a message, and what goes with it as the body."""
@@ -186,21 +191,17 @@ class SecureMember(PeerSession):
         encoded = code.encode(update, require_weight(weight, encoding.max_weight))
         self._tell(number, encoded)
         brings = contribution(context, standing.group, self._member, encoded, weight)
-        member = MemberRound(standing, context, self._unmaskings.survivors.get(number))
+        member = MemberRound(standing, context, self._unmaskings.rounds.get(number))
         self._round = _Round(standing, number, code, member, brings)
         return member.advertise()
-
-    def brought(self, number: int) -> bool:
-        """Whether this trainer's masked update of this round left: then it takes that round's checked sum only."""
-        return self._round is not None and self._round.number == number and self._round.brings is None
 
     def check(self, total: Total, body: bytes, number: int) -> CheckedSum:
         """Check the sum of the round that this trainer took part in. Raises Untrusted or BadSignature."""
         if self._round is None or self._round.number != number:
             raise Untrusted("a sum of a round that this trainer did not begin")
-        last = self._round
-        most = self._encoding.max_weight
-        return check_total(last.standing, total, body, context=last.member.context, code=last.code, most=most)
+        last, most = self._round, self._encoding.max_weight
+        context, known = last.member.context, last.member.unmasked
+        return check_total(last.standing, total, body, context=context, code=last.code, most=most, known=known)
 
     def _open_round(self) -> _Round:
         if self._round is None:
@@ -212,13 +213,16 @@ class SecureMember(PeerSession):
         brings, round_.brings = round_.brings, None
         if brings is None:
             raise Untrusted("this round's update has left already")
-        return round_.member.mask(message, brings), brings.to_bytes()
+        said = round_.member.mask(message, brings)
+        self.brought = True
+        return said, brings.to_bytes()
 
     def _unmask(self, message: Agreed) -> Message:
         round_ = self._open_round()
         answer = round_.member.unmask(message)
         if round_.member.unmasked is not None:
-            self._unmaskings.survivors[round_.number] = round_.member.unmasked
+            given = Unmasking(round_.member.unmasked.survivors, round_.member.context.start)
+            self._unmaskings.rounds[round_.number] = given
         return answer
 
 

@@ -321,10 +321,10 @@ class Trainer:
         return held
 
     def _adopt(self, session: _Session, raw: bytes, round_: int) -> Held:
-        """The adapter as the aggregator gives it; not where this trainer can check the sum that makes it."""
+        """The adapter as the aggregator gives it; not to a trainer that is part of sums and can check them."""
         if isinstance(session.secure, EncryptedMember):
             raise Untrusted("the aggregator gives an adapter, of which it can know none")
-        if session.secure is not None and session.secure.brought(round_ - 1):
+        if session.secure is not None and session.secure.brought:
             raise Untrusted("the aggregator gives an adapter instead of the sum that this trainer is part of")
         return Held.given(session.attempt.run, round_ - 1, raw, self._optimizer(session))
 

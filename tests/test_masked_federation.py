@@ -232,6 +232,25 @@ class TestBrokenAggregator:
             consortium.run()
         assert [learner.rounds for learner in consortium.learners.values()] == [[1]] * 4
 
+    def test_it_gives_an_adapter_after_a_round_that_it_says_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It skips a round: of the one that it says it made, no trainer was part, and each was of the one before."""
+        from coordinator import modes
+
+        consortium = masked()
+        honest = modes.Masked.round
+
+        def skip(self: Any, number: int, state: Any) -> Any:
+            if number > 1:
+                state.made = None
+                number += 1
+            return honest(self, number, state)
+
+        monkeypatch.setattr(modes.Masked, "round", skip)
+        with pytest.raises(CohortTooSmall):
+            consortium.run()
+        assert [learner.rounds for learner in consortium.learners.values()] == [[1]] * 4
+        assert all("Untrusted" in consortium.diary(f"trainer/{name}").errors for name in FOUR)
+
     def test_it_shows_members_different_rosters(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from coordinator import secure_round
 

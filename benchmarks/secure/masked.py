@@ -169,6 +169,7 @@ class MaskedMembers:
         return [self._check(name, said, body) for name in survivors[: self.checkers]]
 
     def _check(self, name: MemberId, said: bytes, body: bytes) -> CheckedSum:
-        standing = self.cohort.standings[name]
+        standing, known = self.cohort.standings[name], self.sides[name].unmasked
         with self.gauge.time("check", name):
-            return check_total(standing, Total.parse(said), body, context=self.context, code=self.code, most=WEIGHT)
+            total = Total.parse(said)
+            return check_total(standing, total, body, context=self.context, code=self.code, most=WEIGHT, known=known)

@@ -179,7 +179,8 @@ class HeDecryptor:
     def decrypt(self, first: Words, seeds: Sequence[bytes], second: Words | None) -> Values:
         """All slots of one sum: its first polynomial, and the second as seeds of addends and the sum of others.
 
-        What does not come of encryptions decrypts to anything; only a check on the values can tell.
+        What does not come of encryptions decrypts to anything; only a check on the values can tell. Raises Malformed
+        where second polynomials cancel out, which those of encryptions do not.
         """
         frames, parts = self._context.frames, []
         if second is not None:
@@ -189,8 +190,11 @@ class HeDecryptor:
             parts.append(frames.seeded(first, seed))
             first = np.zeros_like(first)
         total, *others = parts
-        for part in others:
-            self._evaluator.add_inplace(total, part)
+        try:
+            for part in others:
+                self._evaluator.add_inplace(total, part)
+        except RuntimeError:
+            raise Malformed("a sum of ciphertexts encrypts nothing: its second polynomial is zero") from None
         plaintext = self._context.seal.Plaintext()
         self._decryptor.decrypt(total, plaintext)
         return self._encoder.decode(plaintext)

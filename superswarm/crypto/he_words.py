@@ -45,6 +45,13 @@ def add_words(total: Words, words: Words, parameters: HeParameters) -> None:
         np.minimum(row, row - np.uint64(prime), out=row)  # the difference wraps where it would be negative
 
 
+def subtract_words(total: Words, words: Words, parameters: HeParameters) -> None:
+    """total -= words, modulo the primes, in place: inverts `add_words`."""
+    total -= words
+    for row, prime in zip(total, parameters.primes, strict=True):
+        np.minimum(row, row + np.uint64(prime), out=row)  # what is negative wrapped, and comes back
+
+
 def _pack_row(row: Words, width: int) -> bytes:
     octets = row.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)  # (N, 8)
     bits = np.unpackbits(octets, axis=1, bitorder="little", count=width)  # (N, width)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from superswarm.crypto.he import HeContext, HeSecretKey
-from superswarm.crypto.he_words import add_words
+from superswarm.attestation.handshake import Attempt
+from superswarm.crypto.he import HeContext, HePublicKey, HeSecretKey
+from superswarm.crypto.he_words import add_words, unpack_words
 from superswarm.errors import (
     BadSignature,
     CannotOpen,
@@ -23,11 +24,14 @@ from superswarm.errors import (
 )
 from superswarm.updates.secure import he_keys
 from superswarm.updates.secure.check import PRIME
+from superswarm.updates.secure.he_keys import HePlan
 from superswarm.updates.secure.he_messages import Dealing, Dealt
-from superswarm.updates.secure.he_sum import HeSum, encrypt_update
+from superswarm.updates.secure.he_sum import HeSum, Slots, encrypt_update
 from superswarm.updates.secure.masks import Contribution
 from superswarm.updates.secure.messages import Survivors, Total
-from superswarm.values import Digest
+from superswarm.updates.secure.roster import Roster, accept_roster
+from superswarm.updates.secure.seeds import Context
+from superswarm.values import Digest, MemberId
 from tests import consortia
 from tests.hesums import HeMembers, HePlay, manifest
 
@@ -39,6 +43,24 @@ HOLDER, OTHER, OUTSIDER = FIVE.names[0], FIVE.names[1], FIVE.names[4]
 
 def until(step: str, members: HeMembers = FIVE, **arguments: Any) -> HePlay:
     return HePlay(members, round_=next(numbers), **arguments).until(step)
+
+
+def wide_plan() -> HePlan:
+    """The plan of a round of 100 members whose values and weights are as large as may be."""
+    approved = consortia.approved(
+        *[consortia.member(f"m{i:03}", consortia.DATA) for i in range(100)],
+        protection={
+            "mode": "he",
+            "encoding": {"payload_bits": 20, "clip_norm": 50.0, "max_weight": 2**40},
+            "homomorphic": {"scheme": "bfv", "key_holders": 3, "threshold": 51, "colluders": 0, "dropouts": 2},
+        },
+        aggregation={"rule": "fedavg", "weighting": "examples", "minimum_cohort": 51, "round_seconds": 60},
+    )
+    attempt = Attempt(manifest=approved, run="run-1", number=1)
+    entries = tuple((name, Digest.of(name.encode())) for name in approved.manifest.trainers)
+    roster = Roster(manifest=approved.digest, run="run-1", attempt=1, number=1, entries=entries)
+    context = Context(roster, 1, Digest.of(b"start"))
+    return HePlan.of(accept_roster(roster, attempt), context, 300, approved.manifest)
 
 
 def dealt(play: HePlay) -> tuple[Any, Dealt]:
@@ -125,6 +147,73 @@ class TestSums:
     def test_the_sum_of_another_round_is_refused(self) -> None:
         earlier, play = until("decrypt"), until("decrypt")
         refuse(play, written(earlier.aggregator._encrypted_sum), Replay)
+
+    def test_refusals_say_nothing_of_what_was_decrypted(self) -> None:
+        """One member's update, moved so that it is out of range or not: the words are the same for each."""
+        words = set()
+        for shift in (0, 1, 10**6):
+            play, kept = self.bodies(FIVE)
+            forged, plan = self.forged(play), play.aggregator.plan
+            forged.add(kept[OUTSIDER][1], OUTSIDER)
+            public = HePublicKey.parse(dealt(play)[1].public)
+            vector = np.full(plan.parameters.length, min(shift, Slots(plan.parameters).most), np.uint32)
+            for name in FIVE.names[:4]:
+                dst = io.BytesIO()
+                encrypt_update(
+                    vector, HeContext(plan.parameters).encryptor(public), plan.sum_context(public.pair), name, dst
+                )
+                forged.add(dst.getvalue(), name)
+            name, message = play.aggregator.next_decryption(io.BytesIO())
+            with pytest.raises(Untrusted) as caught:
+                play.sides[name].decrypt(message, written(forged))
+            words.add((caught.type, str(caught.value).replace(str(play.number), "N"), caught.value.__cause__))
+        assert len(words) == 1
+
+    def test_a_weight_beyond_all_bounds_is_malformed(self) -> None:
+        """In a large cohort, with wide values and weights, a made-up weight is above 2**64."""
+        plan = wide_plan()
+        top = np.full(plan.parameters.length, 2**plan.parameters.field_bits - 1, Slots(plan.parameters).dtype)
+        with pytest.raises(Malformed, match="weight"):
+            plan.part(top)
+
+    @pytest.mark.parametrize("right", [True, False])
+    def test_an_answer_confirms_a_guess_of_all_that_a_ciphertext_holds_and_of_nothing_less(self, right: bool) -> None:
+        """The sum, and a member's ciphertext minus a guess at it: what docs/secure-sums-he.md says remains."""
+        play, kept = self.bodies(FIVE)
+        plan, public = play.aggregator.plan, HePublicKey.parse(dealt(play)[1].public)
+        guess, p = FIVE.contribution(OUTSIDER, play.number), play.aggregator.plan.parameters
+        guess.values[7] += not right
+        dst, theirs, guessed = io.BytesIO(), self.forged(play), self.forged(play)
+        vector = plan.join(guess.values, guess.weight)
+        encrypt_update(vector, HeContext(p).encryptor(public), plan.sum_context(public.pair), OUTSIDER, dst)
+        theirs.add(kept[OUTSIDER][1], OUTSIDER)
+        guessed.add(dst.getvalue(), OUTSIDER)
+        total, primes = play.aggregator._encrypted_sum, np.array(p.primes, np.uint64)[:, None]
+        for half in ("_first", "_second"):
+            for mine, one, other in zip(*(getattr(sums, half) for sums in (total, theirs, guessed)), strict=True):
+                add_words(mine, one, p)
+                add_words(mine, (primes - other) % primes, p)
+        name, message = play.aggregator.next_decryption(io.BytesIO())
+        if right:
+            play.sides[name].decrypt(message, written(total))
+            return
+        with pytest.raises(Untrusted, match="not what its survivors sent"):
+            play.sides[name].decrypt(message, written(total))
+
+    def test_a_sum_whose_second_polynomials_cancel_out_is_refused(self) -> None:
+        """The aggregator knows what a seed expands to: SEAL refuses to add to it what makes it zero."""
+        play = until("decrypt")
+        plan, keys = play.aggregator.plan, play.sides[HOLDER]._keys
+        assert keys is not None
+        p, he, seed = plan.parameters, HeContext(plan.parameters), bytes(64)
+        zero = np.zeros((len(p.primes), p.degree), np.uint64)
+        _, expanded = he.frames.read(he.frames.seeded(zero, seed), he.frames.full_prefix, 2)
+        primes = np.array(p.primes, np.uint64)[:, None]
+        forged = self.forged(play)
+        forged._second = np.stack([(primes - unpack_words(expanded, p)) % primes] * p.chunks)
+        forged._members = dict.fromkeys(FIVE.names, "public") | {HOLDER: "secret"}
+        forged._seeds = {HOLDER: memoryview(seed * p.chunks)}
+        refuse(play, written(forged), Malformed)
 
     def test_a_tag_outside_the_field_is_refused(self) -> None:
         play = until("decrypt")
@@ -219,6 +308,18 @@ class TestKeys:
         sealed = consortia.kem_key(f"{OTHER}/session/1").public.seal(secret.to_bytes(), info=info)
         with pytest.raises(Untrusted):
             play.sides[OTHER].receive(replace(self.dealing(play, OTHER), sealed=sealed))
+
+    def test_a_dealing_that_is_refused_leaves_the_next_holder_its_turn(self) -> None:
+        """The first holder names no key pair: it is left out, and nobody else for it."""
+        play = HePlay(FIVE, round_=next(numbers))
+        first = play.aggregator.next_dealer()
+        with pytest.raises(Malformed):
+            play.aggregator.dealt(first, replace(play.sides[first].deal(), pair=b"no digest"))
+        second = play.aggregator.next_dealer()
+        play.aggregator.dealt(second, play.sides[second].deal())
+        for step in ("encrypt", "sign", "decrypt", "take"):
+            getattr(play, step)()
+        play.check()
 
     def test_keys_come_from_holders_only(self) -> None:
         """A trainer that is no holder makes a key pair all the same, and signs it as a dealer does."""
@@ -366,6 +467,27 @@ class TestAggregator:
                 body, error = earlier.aggregator.opened()[1], CannotOpen
         with pytest.raises(error):
             play.sides[OTHER].take(message, body)
+
+    def test_what_a_holder_checked_counts_for_the_same_survivors_only(self) -> None:
+        """Signatures are gone: who decrypted has checked them, for these survivors; nobody else has."""
+        play = until("take")
+        message, body = play.aggregator.opened()
+        total = Total.parse(message.total)
+        bare = replace(total, signatures=tuple(bytes(len(one)) for one in total.signatures))
+        fewer = replace(bare, members=FIVE.roster.mark(FIVE.names[:4]), witnesses=FIVE.roster.mark(FIVE.names[:3]))
+        for name, said in ((OTHER, bare), (OUTSIDER, bare), (FIVE.names[3], fewer)):
+            with pytest.raises(BadSignature):
+                play.sides[name].take(replace(message, total=said.to_bytes()), body)
+        holder = play.sides[MemberId(message.holder)]
+        assert holder.take(replace(message, total=bare.to_bytes()), body).survivors == set(FIVE.names)
+
+    def test_a_holder_that_is_told_of_other_survivors_checks_them_in_full(self) -> None:
+        play = until("take")
+        message, body = play.aggregator.opened()
+        total = Total.parse(message.total)
+        fewer = replace(total, members=FIVE.roster.mark(FIVE.names[:4]), witnesses=FIVE.roster.mark(FIVE.names[:3]))
+        with pytest.raises(BadSignature):
+            play.sides[MemberId(message.holder)].take(replace(message, total=fewer.to_bytes()), body)
 
     def test_a_sum_is_taken_once(self) -> None:
         play = until("take")

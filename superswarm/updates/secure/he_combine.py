@@ -49,8 +49,8 @@ class HeSumRound:
     def dealt(self, member: MemberId, message: Dealt) -> None:
         self._enter_holder("dealt", member)
         check_dealt(self.plan, member, message)
-        self._dealt = (member, message)
         self._sum = HeSum(self.plan.parameters, self.plan.sum_context(Digest(message.pair)))
+        self._dealt = (member, message)
 
     # --- updates ---------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from superswarm.errors import Malformed, Mismatch, Untrusted
 from superswarm.updates.secure.he_messages import Dealing, Dealt
 from superswarm.updates.secure.he_sum import SumContext
 from superswarm.updates.secure.links import Standing
+from superswarm.updates.secure.masks import WEIGHTS
 from superswarm.updates.secure.ring import Code, Ring
 from superswarm.updates.secure.roster import Terms
 from superswarm.updates.secure.seeds import Context
@@ -88,7 +89,10 @@ class HePlan:
             total = self._rounded(total)
         values, limbs = total[: self.code.length], total[self.code.length :].tolist()
         width = limb_bits(self.code.ring)
-        return values.astype(self.code.ring.dtype, copy=False), sum(x << width * i for i, x in enumerate(limbs))
+        weight = sum(x << width * i for i, x in enumerate(limbs))
+        if weight >= WEIGHTS:
+            raise Malformed("a decrypted sum holds a weight that no members' can add up to")
+        return values.astype(self.code.ring.dtype, copy=False), weight
 
     def _rounded(self, total: NDArray[np.float64]) -> NDArray[np.uint64]:
         if not np.isfinite(total).all() or total.min() < -0.5 or total.max() >= 2.0**self.code.ring.bits:

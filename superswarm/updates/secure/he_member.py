@@ -6,10 +6,11 @@ member's round; its keys go with this object.
 
 from __future__ import annotations
 
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
 
 from superswarm.crypto.he import HeContext, HeSecretKey
 from superswarm.crypto.hpke import KemKey
@@ -24,7 +25,7 @@ from superswarm.updates.secure.masks import Contribution
 from superswarm.updates.secure.messages import Signed, Survivors, Total
 from superswarm.updates.secure.seeds import SURVIVORS, Context
 from superswarm.updates.secure.total import CheckedSum, check_total
-from superswarm.updates.secure.witnesses import check_survivors
+from superswarm.updates.secure.witnesses import SignedSurvivors, check_survivors
 from superswarm.values import MemberId
 from superswarm.wire import pack
 
@@ -46,6 +47,7 @@ class HeMemberRound:
         self._keys: RoundKeys | None = None
         self._done = 0  # steps that were begun, or passed over
         self._signed: frozenset[MemberId] | None = None
+        self._agreed: SignedSurvivors | None = None  # what witnesses signed, as this holder has checked it
 
     @property
     def context(self) -> Context:
@@ -101,17 +103,15 @@ class HeMemberRound:
             raise Untrusted("this trainer is no key holder under this roster")
         # (1) Witnesses signed whose sum it is.
         total = Total.parse(message.total)
-        survivors = check_survivors(
-            self._standing.terms, self.context, self._standing.peers, total, me=self._standing
-        )
+        self._agreed = check_survivors(self._standing, self.context, total)
+        survivors = self._agreed.survivors
         self._require_signed(survivors)
         # (2) It decrypts, and is what those members sent.
-        context, decryptor = self.plan.sum_context(keys.pair), self._he.decryptor(keys.key)
-        values, weight = self.plan.part(decrypt_sum(body, decryptor, context, sorted(survivors)))
-        if not 0 <= message.tag < PRIME:
+        if message.tag >= PRIME:
             raise Malformed("a sum's tag is not in the field")
-        plain = Contribution(values, weight, message.tag).to_bytes()
-        self._check(total, plain)
+        context, decryptor = self.plan.sum_context(keys.pair), self._he.decryptor(keys.key)
+        decrypted = decrypt_sum(body, decryptor, context, sorted(survivors))
+        plain = self._plain(total, decrypted, message.tag)
         # (3) Only trainers can open what leaves.
         return Decrypted(), self._cipher(self._me).encrypt(bytes(12), plain, None)
 
@@ -129,8 +129,28 @@ class HeMemberRound:
         self._keys = None
         return found
 
+    def _plain(self, total: Total, decrypted: NDArray[Any], tag: int) -> bytes:
+        """The decrypted sum, if it is the sum. Else one and the same refusal, which says nothing of what it is."""
+        try:
+            values, weight = self.plan.part(decrypted)
+            plain = Contribution(values, weight, tag).to_bytes()
+            self._check(total, plain)
+        except (Malformed, Untrusted):
+            raise Untrusted(
+                f"the encrypted sum of round {self.context.round} is not what its survivors sent"
+            ) from None
+        return plain
+
     def _check(self, total: Total, plain: bytes) -> CheckedSum:
-        return check_total(self._standing, total, plain, context=self.context, code=self.plan.code, most=self._most)
+        return check_total(
+            self._standing,
+            total,
+            plain,
+            context=self.context,
+            code=self.plan.code,
+            most=self._most,
+            known=self._agreed,
+        )
 
     def _require_signed(self, survivors: frozenset[MemberId]) -> None:
         if self._signed not in (None, survivors):

@@ -16,7 +16,7 @@ each member's, some 0.2 % of an update.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, Self
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from superswarm.crypto.he import SEED_BYTES, HeDecryptor, HeEncryptor, Values
 from superswarm.crypto.he_parameters import Encryption, HeParameters
-from superswarm.crypto.he_words import add_words, pack_words, unpack_words
+from superswarm.crypto.he_words import Words, add_words, pack_words, subtract_words, unpack_words
 from superswarm.errors import Malformed, Mismatch, NotFinite, Replay, TooLarge, Untrusted
 from superswarm.values import LIMITS, Digest, MemberId
 from superswarm.wire import pack, unpack, unpack_list
@@ -138,8 +138,9 @@ class HeSum:
         if context.parameters != p.digest:
             raise Mismatch("the context of a sum names other parameters")
         self.context = context
-        self._first = np.zeros((p.chunks, len(p.primes), p.degree), np.uint64)
-        self._second: NDArray[np.uint64] | None = None  # like the first, once somebody sent one
+        shape = (len(p.primes), p.degree)
+        self._first = np.zeros((p.chunks, *shape), np.uint64)
+        self._second = np.zeros((p.chunks if p.encryption == "public" else 0, *shape), np.uint64)
         self._seeds: dict[MemberId, memoryview] = {}  # (chunks · 64 bytes)
         self._members: dict[MemberId, Encryption] = {}
 
@@ -158,12 +159,19 @@ class HeSum:
             raise Replay(f"{sender} has already sent its update of round {self.context.round}")
         if len(self._members) >= self.parameters.cohort:
             raise Untrusted(f"more members than the {self.parameters.cohort} that the sum has room for")
-        # (2) Every coefficient is below its prime.
+        # (2) Chunk by chunk: every coefficient is below its prime, or what was added before comes off again.
         for index in range(self.parameters.chunks):
-            self._polynomials(chunks, index, encryption)
-        # (3) Only now is anything added.
+            try:
+                polynomials = self._polynomials(chunks, index, encryption)
+            except Malformed:
+                for earlier in range(index):
+                    self._change(earlier, self._polynomials(chunks, earlier, encryption), subtract_words)
+                raise
+            self._change(index, polynomials, add_words)
+        # (3) Only now does it count.
         self._members[sender] = encryption
-        self._take(chunks, encryption, sender)
+        if encryption == "secret":
+            self._seeds[sender] = self._seeds_of(chunks)
 
     def write(self, dst: BinaryIO) -> None:
         """The encrypted sum so far, chunk by chunk."""
@@ -175,37 +183,34 @@ class HeSum:
         dst.write(SUM_MAGIC + LENGTH.pack(len(header)) + header)
         for index in range(p.chunks):
             dst.write(pack_words(self._first[index], p))
-            if self._second is not None:
+            if "public" in self._members.values():
                 dst.write(pack_words(self._second[index], p))
             for member in order:
                 if member in self._seeds:
                     dst.write(self._seeds[member][index * SEED_BYTES : (index + 1) * SEED_BYTES])
 
-    def _take(self, chunks: memoryview, encryption: Encryption, sender: MemberId) -> None:
-        p = self.parameters
-        if encryption == "public" and self._second is None:
-            self._second = np.zeros_like(self._first)
-        seeds = bytearray()
-        for index in range(p.chunks):
-            first, second = self._polynomials(chunks, index, encryption)
-            add_words(self._first[index], first, p)
-            if self._second is not None and encryption == "public":
-                add_words(self._second[index], unpack_words(second, p), p)
-            else:
-                seeds += second
-        if encryption == "secret":
-            self._seeds[sender] = memoryview(bytes(seeds))
+    def _change(
+        self, index: int, polynomials: Sequence[Words], change: Callable[[Words, Words, HeParameters], None]
+    ) -> None:
+        for total, words in zip((self._first, self._second), polynomials, strict=False):
+            change(total[index], words, self.parameters)
 
-    def _polynomials(
-        self, chunks: memoryview, index: int, encryption: Encryption
-    ) -> tuple[NDArray[np.uint64], memoryview]:
-        """The first polynomial of a chunk, checked; the bytes of its second, checked, or its seed."""
+    def _polynomials(self, chunks: memoryview, index: int, encryption: Encryption) -> list[Words]:
+        """The first polynomial of a chunk, and the second one if it is not sent as a seed. Raises Malformed."""
         p, size = self.parameters, _chunk_bytes(self.parameters, encryption)
         chunk = chunks[index * size : (index + 1) * size]
-        first, second = chunk[: p.polynomial_bytes], chunk[p.polynomial_bytes :]
-        if encryption == "public" and not unpack_words(second, p).any():
-            raise Malformed("a ciphertext encrypts nothing: its second polynomial is zero")
-        return unpack_words(first, p), second
+        found = [unpack_words(chunk[: p.polynomial_bytes], p)]
+        if encryption == "public":
+            found.append(unpack_words(chunk[p.polynomial_bytes :], p))
+            if not found[1].any():
+                raise Malformed("a ciphertext encrypts nothing: its second polynomial is zero")
+        return found
+
+    def _seeds_of(self, chunks: memoryview) -> memoryview:
+        """A copy of the seeds of an update, one after the other."""
+        p, size = self.parameters, _chunk_bytes(self.parameters, "secret")
+        starts = range(p.polynomial_bytes, p.chunks * size, size)
+        return memoryview(b"".join(chunks[start : start + SEED_BYTES] for start in starts))
 
 
 def decrypt_sum(

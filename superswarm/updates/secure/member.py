@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from superswarm.crypto.kdf import KEY_BYTES
@@ -28,22 +29,33 @@ from superswarm.updates.secure.messages import (
     Unmasked,
 )
 from superswarm.updates.secure.seeds import SURVIVORS, Context
-from superswarm.updates.secure.witnesses import check_survivors
-from superswarm.values import MemberId
+from superswarm.updates.secure.witnesses import SignedSurvivors, check_survivors
+from superswarm.values import Digest, MemberId
 
 STEPS: Final = ("advertise", "share", "mask", "sign", "unmask")
+
+
+@dataclass(frozen=True, slots=True)
+class Unmasking:
+    """Of which sum of a round a trainer gave shares: from which adapter, and of whom."""
+
+    survivors: frozenset[MemberId]
+    start: Digest
 
 
 class MemberRound:
     """A trainer's part in one round. Seeds are fresh, and go with this object.
 
-    `before` is the set of survivors with whom this trainer unmasked the same round of the run in an earlier attempt:
-    it takes part again with the same survivors only, since two sums of one round differ by single updates.
+    `before` is what this trainer unmasked in the same round of the run before: it takes part again from the same
+    adapter and with the same survivors only. Sums with others would differ by single updates, and sums from adapters
+    of the aggregator's choice would be as many as it likes.
     """
 
-    def __init__(self, standing: Standing, context: Context, before: frozenset[MemberId] | None = None) -> None:
+    def __init__(self, standing: Standing, context: Context, before: Unmasking | None = None) -> None:
         if context.roster.digest != standing.terms.roster.digest:
             raise Untrusted("a round under another roster than the one this trainer is acquainted under")
+        if before is not None and before.start != context.start:
+            raise Untrusted("this round was unmasked before, from another adapter")
         standing.begin(context.round)
         self._before, self.context = before, context
         self._standing, self._me = standing, standing.me
@@ -56,7 +68,7 @@ class MemberRound:
         self._advertisers: frozenset[MemberId] = frozenset()
         self._masked: frozenset[MemberId] = frozenset()
         self._signed: frozenset[MemberId] | None = None
-        self.unmasked: frozenset[MemberId] | None = None  # the survivors, once shares were given
+        self.unmasked: SignedSurvivors | None = None  # once shares were given: for whom
 
     def advertise(self) -> Advertised:
         """(1) Make the seeds of pairwise masks with later neighbours, and commit to both own seeds."""
@@ -127,7 +139,7 @@ class MemberRound:
         # (2) Witnesses signed it, with the same set of those masked for that this member has: no other set can be.
         if self._roster.read(message.masked) != self._masked:
             raise Untrusted("others were told to mask for other members than this trainer was")
-        check_survivors(self._standing.terms, self.context, self._standing.peers, message, me=self._standing)
+        signed = check_survivors(self._standing, self.context, message)
         # (3) Each surviving neighbour masked for that set too.
         here = self._among(survivors)
         for other, proof in zip(here, _exactly(message.proofs, here), strict=True):
@@ -140,7 +152,7 @@ class MemberRound:
             for owner in held
         )
         self._shares.clear()
-        self.unmasked = survivors
+        self.unmasked = signed
         return Unmasked(shares=chosen)
 
     def _enter(self, step: str) -> None:
@@ -165,7 +177,7 @@ class MemberRound:
 
     def _survivors(self, marks: bytes) -> frozenset[MemberId]:
         members = self._set(marks, within=self._masked)
-        if self._before not in (None, members):
+        if self._before is not None and self._before.survivors != members:
             raise Untrusted("this round was unmasked before, with other survivors: their difference would show")
         return members
 

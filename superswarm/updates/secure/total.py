@@ -14,7 +14,7 @@ from superswarm.updates.secure.masks import Contribution
 from superswarm.updates.secure.messages import Total
 from superswarm.updates.secure.ring import Code
 from superswarm.updates.secure.seeds import Context
-from superswarm.updates.secure.witnesses import check_survivors
+from superswarm.updates.secure.witnesses import SignedSurvivors, check_survivors
 from superswarm.values import MemberId
 
 _PROOF: Final = object()
@@ -35,20 +35,30 @@ class CheckedSum:
 
 
 def check_total(
-    standing: Standing, total: Total, body: bytes, *, context: Context, code: Code, most: int
+    standing: Standing,
+    total: Total,
+    body: bytes,
+    *,
+    context: Context,
+    code: Code,
+    most: int,
+    known: SignedSurvivors | None = None,
 ) -> CheckedSum:
-    """Check the sum of a round; `most` is the manifest's largest weight. Raises Untrusted or BadSignature."""
+    """Check the sum of a round. Raises Untrusted, BadSignature, CohortTooSmall, Replay or Malformed.
+
+    `most` is the manifest's largest weight, `known` what this member has checked of the round's survivors before.
+    """
     # (1) It is of this round.
     if total.round != context.round:
         raise Replay(f"a sum of round {total.round}, now {context.round}")
     # (2) Witnesses signed whose updates it is of.
-    survivors = check_survivors(standing.terms, context, standing.peers, total, me=standing)
-    # (3) Their integers can add up to it.
+    survivors = check_survivors(standing, context, total, known=known).survivors
+    # (3) It is what they sent: the tags fit, whose key the aggregator does not have.
     found = Contribution.parse(body, code)
-    require_range(found, code, len(survivors), most)
-    # (4) And they do: the tags fit, whose key the aggregator does not have.
     if not context.check(standing.group).accepts(found.values, found.tag, survivors, found.weight):
         raise Untrusted(f"the sum of round {context.round} is not what its survivors sent")
+    # (4) None of them broke the rules so far that it shows in the sum.
+    require_range(found, code, len(survivors), most)
     return CheckedSum(
         round=context.round, survivors=survivors, mean=mean_of(found, code, len(survivors), most), proof=_PROOF
     )

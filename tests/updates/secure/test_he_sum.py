@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from superswarm.crypto.he import HeContext, HePublicKey, HeSecretKey
 from superswarm.crypto.he_parameters import HeParameters, derive_bfv, derive_ckks
-from superswarm.crypto.he_words import pack_words
+from superswarm.crypto.he_words import add_words, pack_words, subtract_words
 from superswarm.errors import Error, Malformed, Mismatch, NotFinite, Replay, Untrusted
 from superswarm.updates.secure.check import CheckVector
 from superswarm.updates.secure.he_sum import HeSum, Slots, SumContext, decrypt_sum, encrypt_update, encrypted_bytes
@@ -168,6 +168,38 @@ def test_a_damaged_update_changes_nothing(party: Party, key: str) -> None:
             total.add(damaged, MEMBERS[0])
     assert written(total) == before
     assert (party.decrypt(before, [MEMBERS[1]]) == values(1)).all()
+
+
+@pytest.mark.parametrize("chunk", [0, 1, 2])
+def test_an_update_that_is_refused_comes_off_again(chunk: int) -> None:
+    """The first to send second polynomials has one out of range: what is written is as if nobody had."""
+    length = 40_000  # three chunks
+    party = Party(derive_bfv(length=length, cohort=3, payload_bits=12, encryption="public"))
+    one, two, three = (values(seed, length) for seed in (1, 2, 3))
+    total, p, bad = party.sum(), party.parameters, bytearray(party.update(two, key=party.public))
+    start = len(bad) - encrypted_bytes(p, "public") + chunk * 2 * p.polynomial_bytes
+    bad[start + p.polynomial_bytes : start + 2 * p.polynomial_bytes] = b"\xff" * p.polynomial_bytes
+    with pytest.raises(Malformed, match="below its prime"):
+        total.add(bytes(bad), MEMBERS[0])
+    with pytest.raises(RuntimeError, match="no updates"):
+        written(total)
+    good, fresh = party.update(one, "bee"), party.sum()
+    for each in (total, fresh):
+        each.add(good, MEMBERS[1])
+    assert written(total) == written(fresh)
+    total.add(party.update(three, key=party.public), MEMBERS[0])
+    expected = one.astype(np.uint32) + three
+    assert (party.decrypt(written(total), MEMBERS[:2]) == expected).all()
+
+
+def test_words_come_off_as_they_went_on(party: Party) -> None:
+    rng, p = np.random.default_rng(5), party.parameters
+    one, other = (np.stack([rng.integers(0, prime, p.degree, np.uint64) for prime in p.primes]) for _ in range(2))
+    one[:, :4], other[:, :4] = 0, np.array(p.primes, np.uint64)[:, None] - np.uint64(1)
+    total = one.copy()
+    add_words(total, other, p)
+    subtract_words(total, other, p)
+    assert (total == one).all()
 
 
 def test_a_ciphertext_that_encrypts_nothing_is_refused(party: Party) -> None:

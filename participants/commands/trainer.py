@@ -10,7 +10,7 @@ import typer
 from participants.config import TrainerConfig
 from superswarm.io.options import add_config_command, with_config
 
-app = typer.Typer(no_args_is_help=True, help="Run the trainer, in a TEE.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the trainer, in a TEE.")
 add_config_command(app, TrainerConfig, "trainer")
 
 

@@ -18,7 +18,7 @@ from superswarm.io.console import messages, table
 GUARD = '__name__ == "__main__"'  # what tells a benchmark from what benchmarks share
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(context_settings=PASS_ON)

@@ -100,12 +100,12 @@ def describe(error: ValidationError) -> str:
     """Pydantic's faults as lines `table.field: what is wrong`, without the offending values."""
     if error.error_count() > FAULTS_COUNTED:
         return f"  {error.error_count()} fields are wrong or unknown"
-    lines = []
+    lines: list[str] = []
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(_plain(part) for part in fault["loc"]) or "manifest"
         if fault["type"] == "too_short" and any(line.startswith(f"  {where}.") for line in lines):
             continue  # pydantic counts only what is right
-        lines.append(f"  {where}: {_what(fault['type'], fault['msg'])}")
+        lines += [f"  {where}: {what}" for what in _what(fault["type"], fault["msg"]).split("\n")]
     if len(lines) > FAULTS_SHOWN:
         lines[FAULTS_SHOWN:] = [f"  and {len(lines) - FAULTS_SHOWN} more"]
     return "\n".join(lines)

@@ -193,7 +193,7 @@ def masked(n: int, colluders: int, dropouts: int) -> str:
 
 def test_what_masked_sums_tolerate_is_said() -> None:
     few = masked(5, 1, 1)
-    assert "1 members together with a broken aggregator learn nothing but the sum of the others, 3 at least" in few
+    assert "a broken aggregator together with 1 member learns nothing but the sum of 3 others at least" in few
     assert "up to 1 of 5 members may vanish" in few
     assert "neighbours" not in few
     many = masked(40, 4, 4)

@@ -187,7 +187,9 @@ def run(args: Sequence[str]) -> int:
 
         rich_format_error(error)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error, click.Abort) and error.__cause__ is None:  # a question that was not answered with yes
+            sys.stderr.write("superswarm: not done\n")
         return 130
     except Exception as error:
         return _fail(error, args)

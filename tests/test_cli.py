@@ -256,6 +256,13 @@ def test_a_thread_that_fails_quotes_nothing(tmp_path: Path) -> None:
     assert "RuntimeError (text withheld)" in done.stderr
 
 
+def test_a_question_that_is_denied_says_that_nothing_was_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert raising(monkeypatch, click.Abort()) == 130
+    assert capsys.readouterr().err == "superswarm: not done\n"
+
+
 def commands(command: click.Command, *path: str) -> Iterator[list[str]]:
     """Every command and group, by what one types to reach it."""
     yield list(path)

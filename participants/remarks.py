@@ -105,7 +105,9 @@ def _encryption(m: Manifest) -> Iterable[str]:
     clause, n = m.protection.homomorphic, len(m.trainers)
     if clause is None:
         return
-    holders = min(clause.key_holders, n)
+    holders = min(clause.key_holders, plan(n, clause).witnesses)  # who must know each other: all, or the panel
+    if holders < clause.key_holders:
+        yield f"key_holders is {clause.key_holders}: of {n} members no more than the {holders} witnesses hold the key"
     yield (
         f"protection is he: the trainers of {holders} of {n} members hold the key of a round; whoever breaks the TEE "
         "of the aggregator and of any one trainer, which can vouch for false sums, sees single updates"

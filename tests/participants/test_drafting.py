@@ -212,6 +212,16 @@ def test_what_encrypted_sums_tolerate_is_said() -> None:
     assert "attested" not in text
 
 
+def test_no_more_key_holders_are_said_than_there_can_be() -> None:
+    members = [member(f"m{i}", "data") for i in range(50)]
+    agreed = {"key_holders": 50, "threshold": 28, "colluders": 5, "dropouts": 5}
+    protection = {"mode": "he", "encoding": {"clip_norm": 1.0, "max_weight": 100}, "homomorphic": agreed}
+    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 28, "round_seconds": 60}
+    text = "\n".join(tolerated(manifest(*members, protection=protection, aggregation=rule)))
+    assert "no more than the 32 witnesses hold the key" in text
+    assert "the trainers of 32 of 50 members hold the key" in text
+
+
 def test_what_is_tolerated_is_said() -> None:
     plain = "\n".join(tolerated(manifest()))
     for word in ("SIMULATED", "attested", "privacy is none", "minimum_cohort is 1", "2 of 3 members can start runs"):

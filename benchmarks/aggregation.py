@@ -7,6 +7,7 @@ Also compares the ways to sum that were considered: float64, compensated float32
 
 from __future__ import annotations
 
+import argparse
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -133,4 +134,5 @@ def bytes_of_adapters(update: Vector) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -8,6 +8,7 @@ evidence, which needs no folder, is verified from its bytes too.
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
 from pathlib import Path
@@ -46,4 +47,5 @@ def judged(case: conformance.Case, files: dict[str, bytes], wanted: conformance.
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     main()

@@ -10,8 +10,8 @@ between them is not. Evidence is simulated: in the form of TDX, and through the 
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -207,4 +207,6 @@ def quantile(values: tuple[float, ...], percent: int) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("releases", type=int, nargs="?", default=300, help="one after the other")
+    main(parser.parse_args().releases)

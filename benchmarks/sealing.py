@@ -116,7 +116,7 @@ TASKS: Final[dict[str, tuple[Callable[[Path], Any], list[str]]]] = {
 }
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mebibytes", nargs="?", type=int, default=2048)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--folder", type=Path)

@@ -8,9 +8,9 @@ to a file in memory where there is one (/dev/shm), so that no disk hides the dif
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
-import sys
 import tempfile
 from pathlib import Path
 
@@ -69,4 +69,6 @@ def _resident() -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 512)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mebibytes", type=int, nargs="?", default=512, help="of the file")
+    main(parser.parse_args().mebibytes)

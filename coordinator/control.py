@@ -71,7 +71,10 @@ class RelayControl:
         try:
             self._folder = os.open(state, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise Environment(f"cannot open the relay's folder {state}: {error.strerror}") from None
+            raise Environment(
+                f"cannot open the relay's folder {state}: {error.strerror}; name it (--state), or start the relay "
+                "first (superswarm coordinator up)"
+            ) from None
         # A socket's whole path may be too long (unix(7)): go through the folder's descriptor where there is /proc.
         short = f"/proc/self/fd/{self._folder}/{CONTROL_SOCKET}"
         path = short if Path("/proc/self/fd").is_dir() else str(state / CONTROL_SOCKET)

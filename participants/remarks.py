@@ -84,9 +84,11 @@ def _masking(m: Manifest) -> Iterable[str]:
     if masking is None:
         return
     least, found = masking.least(m.aggregation.minimum_cohort), plan(n, masking)
+    c = masking.colluders
+    who = f"a broken aggregator together with {c} member{'s' * (c != 1)}" if c else "a broken aggregator on its own"
     yield (
-        f"protection is masked: {masking.colluders} members together with a broken aggregator learn nothing but the "
-        f"sum of the others, {least - masking.colluders} at least; with more colluders single updates are not safe"
+        f"protection is masked: {who} learns nothing but the sum of {least - c} others at least; with "
+        f"{c + 1} colluder{'s' * (c != 0)} single updates are not safe"
     )
     yield f"up to {masking.dropouts} of {n} members may vanish in a round, at any step; with more it has no result"
     if not found.complete:
@@ -103,7 +105,9 @@ def _encryption(m: Manifest) -> Iterable[str]:
     clause, n = m.protection.homomorphic, len(m.trainers)
     if clause is None:
         return
-    holders = min(clause.key_holders, n)
+    holders = min(clause.key_holders, plan(n, clause).witnesses)  # who must know each other: all, or the panel
+    if holders < clause.key_holders:
+        yield f"key_holders is {clause.key_holders}: of {n} members no more than the {holders} witnesses hold the key"
     yield (
         f"protection is he: the trainers of {holders} of {n} members hold the key of a round; whoever breaks the TEE "
         "of the aggregator and of any one trainer, which can vouch for false sums, sees single updates"

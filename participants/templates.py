@@ -235,7 +235,7 @@ approvals = 0  # (--approvals)
 
 QUORUM = """
 # --- Quorum ------------------------------------------------------------------------------------------------------
-# How many of the {n} members must sign to change each part, to grant a run, and to vouch for the aggregator: more
+# How many of the members must sign to change each part, to grant a run, and to vouch for the aggregator: more
 # than half, so that no two rivals can both be approved. `members` and `quorum` are the highest of all, since whoever
 # changes these two could change the rest. Besides, owners of assets and contributors of data have a veto over what
 # touches them, and nobody's own entry changes without its signature.

@@ -6,6 +6,7 @@ Importing this module, and printing help, loads nothing heavy: a group's module 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import signal
 import sys
@@ -93,12 +94,23 @@ class LazyCommand(click.Command):
             raise missing_dependency(error, self.group) from None
         command = typer.main.get_command(module.app)
         command.name = self.name
+        _reflow(command)
         return command
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         return self.load().make_context(info_name, args, parent=parent, **extra)
+
+
+def _reflow(command: click.Command) -> None:
+    """Join each paragraph of help texts to one line, which rich then wraps at the terminal's width."""
+    if command.help:
+        paragraphs = inspect.cleandoc(command.help).split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _reflow(below)
 
 
 class LazyGroup(TyperGroup):
@@ -175,7 +187,9 @@ def run(args: Sequence[str]) -> int:
 
         rich_format_error(error)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error, click.Abort) and error.__cause__ is None:  # a question that was not answered with yes
+            sys.stderr.write("superswarm: not done\n")
         return 130
     except Exception as error:
         return _fail(error, args)

@@ -8,8 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import typer
 
@@ -252,3 +254,43 @@ def test_a_thread_that_fails_quotes_nothing(tmp_path: Path) -> None:
     assert "Canary" not in done.stderr
     assert "ValueError (text withheld)" in done.stderr
     assert "RuntimeError (text withheld)" in done.stderr
+
+
+def test_a_question_that_is_denied_says_that_nothing_was_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert raising(monkeypatch, click.Abort()) == 130
+    assert capsys.readouterr().err == "superswarm: not done\n"
+
+
+def commands(command: click.Command, *path: str) -> Iterator[list[str]]:
+    """Every command and group, by what one types to reach it."""
+    yield list(path)
+    if isinstance(command, cli.LazyCommand):
+        command = command.load()
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from commands(below, *path, name)
+
+
+@pytest.mark.parametrize("name", cli.GROUPS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in commands(cli.LazyCommand(name, cli.GROUPS[name]), name):
+        assert cli.run([*path, "--help"]) == 0, path
+        shown = capsys.readouterr().out
+        assert "--help" in shown, path
+        assert "--install-completion" not in shown, f"{path} would install completion for another program"
+
+
+def test_help_wraps_at_the_terminals_width(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "@app.command()\ndef go():\n    'Go.\\n\\nA paragraph\\nof two lines.\\n\\nAnd another.'\n"
+    mount(monkeypatch, "wrapped_probe", source, tmp_path)
+    assert cli.run(["probe", "--help"]) == 0
+    assert " A paragraph of two lines. " in capsys.readouterr().out
+
+
+def test_help_shows_what_stands_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["model", "digest", "--help"]) == 0
+    assert "[@revision][/file.gguf]" in "".join(capsys.readouterr().out.split("\n"))

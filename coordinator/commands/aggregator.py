@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from superswarm.consortium.approval import ApprovedManifest
     from superswarm.io.reporter import Reporter
 
-app = typer.Typer(no_args_is_help=True, help="Run the aggregator, in a TEE.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the aggregator, in a TEE.")
 add_config_command(app, AggregatorConfig, "aggregator")
 
 

@@ -12,7 +12,7 @@ import typer
 from coordinator.config import CoordinatorConfig
 from superswarm.io.options import add_config_command, with_config
 
-app = typer.Typer(no_args_is_help=True, help="Run the relay, which carries ciphertext.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the relay, which carries ciphertext.")
 add_config_command(app, CoordinatorConfig, "coordinator")
 State = Annotated[
     Path,

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from coordinator.control import RelayControl, RunRow
 
-app = typer.Typer(no_args_is_help=True, help="Start and stop runs that the members granted.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Start and stop runs that the members granted.")
 State = Annotated[
     Path,
     typer.Option(help="The relay's folder.", envvar="SUPERSWARM_COORDINATOR_STATE", show_default=True),

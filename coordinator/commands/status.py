@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(invoke_without_command=True, help="Show what the relay knows of members and runs.")
+app = typer.Typer(add_completion=False)
 
 
-@app.callback()
+@app.command()
 def status(
     *,
     state: Annotated[

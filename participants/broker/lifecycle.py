@@ -132,14 +132,21 @@ def named_asset(manifest: ApprovedManifest, name: str) -> Asset:
 
 def unpack_backup(file: Path, folder: VaultFolder) -> None:
     """Put a backup's vault and log into an empty folder. Misconfigured where there is one already."""
-    what, vault, log = unpack(read_bytes(file, limit=BACKUP_BYTES), str, bytes, bytes, limit=BACKUP_BYTES)
+    raw = read_bytes(file, limit=BACKUP_BYTES)
+    try:
+        what, vault, log = unpack(raw, str, bytes, bytes, limit=BACKUP_BYTES)
+    except Malformed:
+        what = ""
     if what != BACKUP:
-        raise Malformed(f"{file} is not a backup of a broker")
+        raise Malformed(f"{file} is not a backup of a broker, or is cut short")
     vaults.parse(vault)
     make_folder(folder.folder)
     with folder.locked():
         if folder.exists or (folder.folder / LOG).exists():
-            raise Misconfigured(f"{folder.folder} holds a broker already: move it away, or restore to another folder")
+            raise Misconfigured(
+                f"{folder.folder} holds a broker already: leave the backup away to make that one work again, move it "
+                "away, or restore to another folder"
+            )
         write_bytes(folder.folder / LOG, log, mode=SECRET)
         write_bytes(folder.file, vault, mode=SECRET)
 

@@ -197,10 +197,16 @@ class VaultFolder:
         write_bytes(self.file, to_bytes(vault.document), mode=SECRET)
         return vault
 
+    def require(self) -> None:
+        """Raise Misconfigured where there is none."""
+        if not self.exists:
+            raise Misconfigured(
+                f"no vault is in {self.folder}: name its folder (--vault), or begin one with `superswarm broker add`"
+            )
+
     def document(self) -> Document:
         """Read the file. Proves nothing."""
-        if not self.exists:
-            raise Misconfigured(f"no vault is in {self.folder}: begin one with `superswarm broker add`")
+        self.require()
         return parse(read_bytes(self.file, limit=VAULT_BYTES))
 
     def open(self, wrapper: KeyWrapper) -> Vault:
@@ -220,7 +226,7 @@ def wrapper_for(document: Document, passphrase: str | None, key_file: Path | Non
         case "key-file" if key_file is not None:
             return by_key_file(key_file)
         case "key-file":
-            raise Misconfigured("the vault opens with a key file: give it (vault_key_file)")
+            raise Misconfigured("the vault opens with a key file: give it (vault_key_file, --vault-key-file)")
         case "passphrase":
             raise Misconfigured("the vault opens with a passphrase, not with a key file")
         case other:

@@ -11,14 +11,16 @@ import typer
 
 from participants.commands.asset_card import card
 from participants.commands.common import PassphraseFile, remark, say, say_simulated, show_table
-from participants.examples import unread
+from participants.examples import Example, parse_examples, unread
 from participants.sealing import Selection, select
 from superswarm.assets.container import AssetHead, AssetHeader, Kind
-from superswarm.errors import CannotOpen, Mismatch, UnusableDataset
+from superswarm.errors import CannotOpen, Malformed, Misconfigured, Mismatch, UnusableDataset
 from superswarm.io.console import size
+from superswarm.io.files import explained
 from superswarm.io.keystore import read_passphrase
 from superswarm.io.progress import progress
 from superswarm.io.sealing import (
+    LocalFile,
     Sealed,
     Terms,
     digest_of,
@@ -88,6 +90,8 @@ def seal(
     If it is interrupted, run the same command again: it goes on where it was, or starts over if SRC changed.
     """
     terms = Terms(kind=kind, owner=owner, version=version, demo=demo)
+    if kind == "dataset":
+        _require_outside(source, out, key)
     selection = select(source, kind)
     if demo:
         say_simulated()
@@ -135,7 +139,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Recompute the digest of a sealed asset from its ciphertext, and compare it. This takes no key."""
-    expected = Digest.parse(digest) if digest is not None else None
+    expected = _digest(digest) if digest is not None else None
     source = open_source(location)
     with progress(f"reading {source.name}", source.size, "bytes") as bar:
         head, found = digest_of(source, bar.advance)
@@ -176,6 +180,20 @@ def unseal(
     )
 
 
+def _require_outside(source: Path, *written: Path) -> None:
+    """Or the next sealing of the folder would hand the key file out with it."""
+    for path in written:
+        if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            raise Misconfigured(f"{path} lies in {source}, all of which is sealed: write it elsewhere")
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return Digest.parse(text)
+    except Malformed as error:
+        raise Misconfigured(f"--digest: {error}") from None
+
+
 def _say_left_out(selection: Selection) -> None:
     if selection.left_out:
         remark(f"not sealed: {_some(selection.left_out)}")
@@ -184,12 +202,26 @@ def _say_left_out(selection: Selection) -> None:
 def _say_unread(selection: Selection) -> None:
     """Better said now than by a trainer in its TEE, once the manifest names the digest."""
     try:
-        ignored = unread(file.name for file in selection.files)
+        ignored = _ignored(selection)
     except UnusableDataset as error:
         remark(f"superswarm's trainers will refuse this dataset: {error}")
         return
     if ignored:
         remark(f"sealed, but not read by superswarm's trainers: {_some(ignored)}")
+
+
+def _ignored(selection: Selection) -> list[str]:
+    """Which files no trainer reads. Raises UnusableDataset where the names, or the first examples, are not fit."""
+    ignored = unread(file.name for file in selection.files)
+    first = [_first_example(file) for file in selection.files if file.name not in ignored]
+    if not any(first):
+        raise UnusableDataset("it holds no examples")
+    return ignored
+
+
+def _first_example(file: LocalFile) -> Example | None:
+    with explained(file.path), file.path.open("rb") as source:
+        return next(parse_examples(source, file.name), None)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -204,7 +236,8 @@ def _say_sealed(sealed: Sealed, selection: Selection, out: Path, key: Path) -> N
         remark(
             "what was to be sealed, or how, changed since an interrupted sealing: this started over under another key"
         )
-    remark(f"sealed {len(selection.files)} files, {size(selection.size)}")
+    count = len(selection.files)
+    remark(f"sealed {count} file{'s' * (count != 1)}, {size(selection.size)}")
     remark(f"wrote {out}  (ciphertext: host it anywhere)")
     remark(f"wrote {key}  (secret, encrypted: keep it, and a copy of it, in a safe place)")
     remark(f"next: `superswarm broker add {key}`, and `superswarm asset card {out}` for whoever writes the manifest")

@@ -10,6 +10,8 @@ import typer
 from participants.commands.common import Force, Out, remark, write_out
 from participants.drafting import asset_toml
 from superswarm.consortium.manifest import Asset
+from superswarm.errors import Malformed, Misconfigured
+from superswarm.io.clocks import SystemClock
 from superswarm.io.progress import progress
 from superswarm.io.sealing import digest_of
 from superswarm.io.sources import open_source
@@ -32,23 +34,35 @@ def card(
     Send the file to whoever writes the manifest (`manifest draft --asset`). The terms bind once you have signed the
     manifest that holds them.
     """
+    terms = _terms(name, source, release_to, until, times, role or ["trainer"])
     sealed = open_source(location)
     with progress(f"reading {sealed.name}", sealed.size, "bytes") as bar:
         head, digest = digest_of(sealed, bar.advance)
     asset = Asset.from_data(
         {
-            "name": name,
+            **terms,
             "kind": head.header.kind,
             "owner": head.header.owner,
             "digest": str(digest),
-            "source": source,
-            "release": {
-                "roles": role or ["trainer"],
-                "members": release_to,
-                "not_after": until,
-                "times": times,
-            },
         }
     )
     write_out(out or Path(f"{name}.asset.toml"), f"{asset_toml(asset)}\n".encode(), force=force)
     remark("next: send it to whoever writes the manifest, and `superswarm broker add` the key")
+
+
+def _terms(
+    name: str, source: str, members: list[str], until: str, times: int, roles: list[str]
+) -> dict[str, str | dict[str, object]]:
+    """What was typed, checked before all of a large asset is read. Raises Misconfigured."""
+    terms: dict[str, str | dict[str, object]] = {
+        "name": name,
+        "source": source,
+        "release": {"roles": roles, "members": members, "not_after": until, "times": times},
+    }
+    try:
+        asset = Asset.from_data({**terms, "kind": "dataset", "owner": "public", "digest": f"sha256:{'0' * 64}"})
+    except Malformed as error:
+        raise Misconfigured(str(error)) from None
+    if asset.release is not None and asset.release.ends < SystemClock().now():
+        raise Misconfigured(f"--until: {until} has passed, so that the key would be released to nobody")
+    return terms

@@ -86,9 +86,7 @@ def add(
     """
     from superswarm.io.sealing import load_asset_key
 
-    if asset_passphrase_file is None and passphrase_file is None:
-        remark(f"For {key}:")
-    found = load_asset_key(key, read_passphrase(asset_passphrase_file or passphrase_file))
+    found = load_asset_key(key, read_passphrase(asset_passphrase_file or passphrase_file, what=str(key)))
     owner = _begin_or_open(vault, state, vault_key_file, passphrase_file)
     owner.add(found)
     say(f"added {found.digest}, a {found.kind} of {found.header.owner}, version {found.header.version}")
@@ -130,9 +128,11 @@ def offer(
 def status(*, vault: VaultAt = VAULT, state: State = STATE) -> None:
     """Show what the vault holds, where it is offered, and how often it was released. Needs no passphrase."""
     folder, ledger = _folders(vault, state)
+    folder.require()
     with folder.locked():
         ledger.refresh()
-        print_status(folder.document(), ledger.decisions)
+        document = folder.document()
+    print_status(document, ledger.decisions)
 
 
 @app.command()
@@ -144,6 +144,7 @@ def log(
 ) -> None:
     """Show every decision of the broker and of its owner, oldest first; check that none was altered or taken out."""
     folder, ledger = _folders(vault, state)
+    folder.require()
     with folder.locked():
         entries = ledger.read()
         ledger.refresh()
@@ -233,16 +234,15 @@ def restore(
     current = [common.read_consortium(one)[1] for one in manifest or []]
     folder, ledger = _folders(vault, state)
     if file is not None:
+        _require_witness(
+            ledger, known=ledger.witness.read() is not None or witness_lost
+        )  # before anything is written
         unpack_backup(file, folder)
         say(f"restored {file} to {vault}")
     wrapper = _wrapper(folder, vault_key_file, passphrase_file)
     with folder.locked():
         missing = find_missing(ledger)
-    if missing.entries is None and not witness_lost:
-        raise Misconfigured(
-            f"{ledger.witness.file} is not there, so nobody knows what is missing: put it back, or give "
-            "--witness-lost to count all releases as used up"
-        )
+    _require_witness(ledger, known=missing.entries is not None or witness_lost)
     print_missing(missing)
     if not missing.nothing and not yes:
         typer.confirm("Go on?", abort=True)
@@ -355,6 +355,14 @@ def find_asset(vault: Vault, text: str) -> Digest:
     return found.pop()
 
 
+def _require_witness(ledger: Ledger, *, known: bool) -> None:
+    if not known:
+        raise Misconfigured(
+            f"{ledger.witness.file} is not there, so nobody knows what is missing: put it back, or give "
+            "--witness-lost to count all releases as used up"
+        )
+
+
 def _folders(vault: Path, state: Path) -> tuple[VaultFolder, Ledger]:
     from participants.broker.lifecycle import open_ledger
     from participants.broker.vault import VaultFolder
@@ -375,9 +383,8 @@ def _wrapper(folder: VaultFolder, key_file: Path | None, passphrase_file: Path |
 
     document = folder.document()
     wanted = document.opened_by == "passphrase" and key_file is None
-    if wanted and passphrase_file is None:
-        remark(f"For the vault {folder.folder}:")
-    return wrapper_for(document, read_passphrase(passphrase_file) if wanted else None, key_file)
+    what = f"the vault {folder.folder}"
+    return wrapper_for(document, read_passphrase(passphrase_file, what=what) if wanted else None, key_file)
 
 
 def _begin_or_open(vault: Path, state: Path, key_file: Path | None, passphrase_file: Path | None) -> Owner:
@@ -392,8 +399,6 @@ def _begin_or_open(vault: Path, state: Path, key_file: Path | None, passphrase_f
     if key_file is not None:
         wrapper = by_key_file(key_file) if key_file.exists() else new_key_file(key_file)
     else:
-        if passphrase_file is None:
-            remark(f"For the new vault {vault}:")
-        wrapper = by_passphrase(read_passphrase(passphrase_file, new=True))
+        wrapper = by_passphrase(read_passphrase(passphrase_file, new=True, what=f"the new vault {vault}"))
     folder.create(wrapper)
     return Owner(folder, wrapper, ledger)

@@ -38,6 +38,8 @@ def print_status(document: Document, decisions: Decisions) -> None:
     say(f"The vault opens with a {document.opened_by.replace('-', ' ')}. Its log has {decisions.head.count} entries.")
     rows = [row for held in document.assets for row in _rows(held, decisions)]
     show_table("Assets", ("asset", "what", "offered as", "consortium", "released"), rows)
+    for held in document.assets:
+        say(f"{_short(held.asset)} is {held.asset}")
 
 
 def _rows(held: Held, decisions: Decisions) -> list[tuple[str, ...]]:
@@ -46,10 +48,10 @@ def _rows(held: Held, decisions: Decisions) -> list[tuple[str, ...]]:
     asset = Digest.parse(held.asset)
     offers = [one for one in held.offers if decisions.offered(asset, Digest.parse(one.manifest)) == one.entry]
     if not offers:
-        return [(held.asset, what, "nothing", "", "")]
+        return [(_short(held.asset), what, "nothing", "", "")]
     return [
         (
-            held.asset,
+            _short(held.asset),
             what,
             one.name,
             f"{one.consortium[:8]}, epoch {one.epoch}",
@@ -65,7 +67,10 @@ def print_log(entries: Sequence[Entry], *, json: bool) -> None:
         for entry in entries:
             say(entry.to_bytes().decode())
         return
-    show_table("", ("entry", "time (UTC)", "event", "asset", "member", "run", "manifest", "why"), map(_row, entries))
+    columns = ("entry", "time (UTC)", "event", "asset", "member", "run", "manifest", "why")
+    rows = [_row(entry) for entry in entries]
+    used = [at for at in range(len(columns)) if any(row[at] for row in rows)]
+    show_table("", [columns[at] for at in used], [[row[at] for at in used] for row in rows])
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -97,7 +102,8 @@ def print_missing(missing: Missing) -> None:
     elif missing.entries is None:
         say("Nobody knows what is missing: all releases count as used up, in every epoch until now.")
     else:
-        say(f"Up to {missing.entries} entries are missing, {missing.releases} releases among them.")
-        say("Each of these releases counts for every asset and every member.")
+        say(f"Entries of the log that are missing: up to {missing.entries}. Releases among them: {missing.releases}.")
+        if missing.releases:
+            say("Each of these releases counts for every asset and every member.")
     if not missing.nothing:
         say("Nothing is offered any more: offer each asset anew. Counts begin again with the next epoch.")

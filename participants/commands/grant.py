@@ -48,6 +48,10 @@ def draft(
     """Write a grant for others to sign."""
     _, approved = common.read_consortium(consortium)
     chosen = common.choose_job(approved.manifest, job)
+    if rounds is not None and rounds > chosen.rounds:
+        raise Misconfigured(
+            f"--rounds: the job {chosen.name} has {chosen.rounds} in the manifest: no grant adds to them"
+        )
     grant = RunGrant(
         manifest=approved.digest,
         epoch=approved.manifest.epoch,

@@ -107,7 +107,7 @@ def draft(
     ] = False,
     asset: Annotated[
         list[Path] | None,
-        typer.Option(help="A sealed asset's .asset.toml file, from `asset seal`. Once for each.", show_default=False),
+        typer.Option(help="A sealed asset's .asset.toml file, from `asset card`. Once for each.", show_default=False),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The consortium's name.", show_default=False)] = None,
     coordinator: Annotated[str | None, typer.Option(help="Who runs the relay.", show_default=False)] = None,

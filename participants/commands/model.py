@@ -9,7 +9,7 @@ import typer
 from participants.models import locate, model_digest, model_files
 from superswarm.io.console import messages, output, size
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
@@ -20,7 +20,8 @@ def model() -> None:
 @app.command()
 def digest(
     source: Annotated[
-        str, typer.Argument(help="A folder, a .gguf file, or a Hugging Face id: owner/name[@revision][/file.gguf].")
+        str,
+        typer.Argument(help="A folder, a .gguf file, or a Hugging Face id: owner/name\\[@revision]\\[/file.gguf]."),
     ],
     *,
     offline: Annotated[

@@ -12,7 +12,7 @@ import typer
 from participants.config import ParticipantConfig
 from superswarm.io.options import add_config_command, with_config
 
-app = typer.Typer(no_args_is_help=True, help="Run the node, on the member's own premises.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the node, on the member's own premises.")
 add_config_command(app, ParticipantConfig, "participant")
 
 

@@ -49,6 +49,8 @@ def agreement(file: Path, consortium: Path | None, header: ResultHeader) -> tupl
 
 def expected_signer(file: Path, signer: Path | None, *, advice: str = "give --signer") -> VerifyingKey:
     """The aggregator's key that a node vouched for. Raises Misconfigured where nothing says which that is."""
+    if not file.exists():
+        raise Misconfigured(f"{file} is not there: `superswarm result list` shows what a node has")
     if signer is not None:
         return read_signer(signer)
     vouched = vouched_signer(file)

@@ -10,7 +10,7 @@ import typer
 from participants.config import TrainerConfig
 from superswarm.io.options import add_config_command, with_config
 
-app = typer.Typer(no_args_is_help=True, help="Run the trainer, in a TEE.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run the trainer, in a TEE.")
 add_config_command(app, TrainerConfig, "trainer")
 
 
@@ -26,6 +26,7 @@ def up(config: TrainerConfig) -> None:
     from participants.learner import JobLearners
     from participants.supernode import SuperNode, SuperNodeSettings
     from participants.trainer import Trainer
+    from superswarm.errors import Misconfigured
     from superswarm.io import logs
     from superswarm.io.confine import hold_plaintext
     from superswarm.io.consortium import load_manifest, open_tee
@@ -38,6 +39,11 @@ def up(config: TrainerConfig) -> None:
     logs.setup("trainer", log_format=config.log_format, confidential=True)
     hold_plaintext(logs.logger("superswarm.trainer"))
     manifest = load_manifest(config.manifest, config.pinned)
+    if config.member not in manifest.manifest.trainers:
+        raise Misconfigured(
+            f"{config.member} trains nothing under this manifest: members that contribute data are "
+            f"{', '.join(manifest.manifest.trainers) or 'none'}"
+        )
     attester = open_tee(manifest, config.platform_credentials, config.collateral)
     reporter = Reporter("trainer")
     make_folder(config.state)

@@ -158,8 +158,8 @@ def check_name(name: str) -> None:
     parts = name.split("/")
     if len(name) > PATH_BYTES or len(parts) > DEPTH or not all(FILE_NAME.fullmatch(part) for part in parts):
         raise Malformed(
-            "a file's name cannot be in an asset: names have letters, digits and _ . + = @ , - only, do not begin "
-            f"with the latter, and lie at most {DEPTH} folders deep"
+            "a file's name cannot be in an asset: names have letters, digits and _ . + = @ , - only, begin with a "
+            f"letter, a digit or _, and lie at most {DEPTH} folders deep"
         )
 
 

@@ -16,9 +16,10 @@ from superswarm.errors import Environment, Misconfigured
 from superswarm.io.console import messages, table
 
 GUARD = '__name__ == "__main__"'  # what tells a benchmark from what benchmarks share
-PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+HELP = "--help"
+PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(context_settings=PASS_ON)
@@ -28,15 +29,20 @@ def bench(
 ) -> None:
     """Repeat a measurement of benchmarks/ on this machine; further arguments are the benchmark's own.
 
-    Results are ratios measured in one run, and are added to benchmarks/results with commit and machine.
+    `superswarm bench NAME --help` shows those. Results are ratios measured in one run, and are added to
+    benchmarks/results with commit and machine.
     """
+    if name == HELP:
+        typer.echo(context.get_help(), nl=False)
+        return
     found = dict(benchmarks())
     if name is None:
         table("", ["benchmark", "what it measures"], sorted(found.items()))
         return
     if name not in found:
         raise Misconfigured(f"no benchmark is called {name[:40]}; there are {', '.join(sorted(found))}")
-    messages().print(found[name], markup=False)
+    if HELP not in context.args:
+        messages().print(found[name], markup=False)
     arguments, sys.argv = sys.argv, [name, *context.args]
     try:
         runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)

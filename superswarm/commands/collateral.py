@@ -9,6 +9,7 @@ import typer
 
 from superswarm.attestation.evidence import Evidence
 from superswarm.commands.attest import parse_time
+from superswarm.errors import Misconfigured
 from superswarm.io.clocks import SystemClock
 from superswarm.io.collateral import fetch_collateral, windows
 from superswarm.io.collateral_nvidia import fetch_device_collateral
@@ -47,4 +48,6 @@ def show(
     """Show each certificate, revocation list and TCB document with its window."""
     when = int(SystemClock().now()) if at is None else parse_time(at)
     rows = windows(read_folder(folder), when)
+    if not rows:
+        raise Misconfigured(f"{folder} holds no collateral: `superswarm collateral fetch` fills a folder")
     table("", ("piece", "good", "now" if at is None else at), rows)

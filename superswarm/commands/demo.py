@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Play a whole consortium on this machine.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True, subcommand_metavar="", add_completion=False)
 
 
 @app.callback()

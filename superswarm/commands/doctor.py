@@ -23,7 +23,7 @@ from superswarm.io.config import Address, Config, load_config
 from superswarm.io.console import output
 from superswarm.io.machine import Finding, Level
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 INDENT = " " * 19
 HERE = ("localhost", "127.0.0.1")
 STYLES = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "bold red")}

@@ -17,8 +17,15 @@ app = typer.Typer(help="Compute measurements, as the manifest lists them.", add_
 WORKLOADS = ("trainer", "aggregator")
 WARNING = "# SIMULATED: a digest of the installed code, reported by the code itself. It protects nothing."
 UNKNOWN = "# RTMR0 depends on the machine's shape: give --event-log of a reference boot, or read it from its quote."
-File = Annotated[Path, typer.Option(exists=True, dir_okay=False, readable=True)]
-MaybeFile = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, readable=True)]
+Firmware = Annotated[
+    Path, typer.Option(help="The guest's firmware (OVMF).", exists=True, dir_okay=False, readable=True)
+]
+Kernel = Annotated[
+    Path | None, typer.Option(help="The kernel, where the VMM boots it itself.", exists=True, dir_okay=False)
+]
+Initrd = Annotated[
+    Path | None, typer.Option(help="The initial RAM disk, beside --kernel.", exists=True, dir_okay=False)
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -43,9 +50,9 @@ def measure(
 
 @app.command("tdx")
 def measure_tdx(
-    firmware: File,
-    kernel: MaybeFile = None,
-    initrd: MaybeFile = None,
+    firmware: Firmware,
+    kernel: Kernel = None,
+    initrd: Initrd = None,
     command_line: Annotated[str, typer.Option(help="The kernel's, without what the firmware adds.")] = "",
     event_log: Annotated[
         Path | None, typer.Option(help="The CC event log of a reference boot.", exists=True, dir_okay=False)
@@ -75,13 +82,13 @@ def measure_tdx(
 
 @app.command("snp")
 def measure_snp(
-    firmware: File,
+    firmware: Firmware,
     vcpus: Annotated[int, typer.Option(help="Virtual CPUs of the guest: each one's state is measured.")],
     vcpu_type: Annotated[str, typer.Option(help="As QEMU names it: EPYC-v4, EPYC-Genoa, EPYC-Turin.")],
     vmm: Annotated[str, typer.Option(help="qemu, ec2 or gce.")] = "qemu",
     guest_features: Annotated[int, typer.Option(help="SEV_FEATURES of the guest.")] = snp.GUEST_FEATURES,
-    kernel: MaybeFile = None,
-    initrd: MaybeFile = None,
+    kernel: Kernel = None,
+    initrd: Initrd = None,
     command_line: Annotated[str, typer.Option(help="The kernel's.")] = "",
 ) -> None:
     """Compute the launch digest of an SEV-SNP guest (sev-snp-measure)."""

@@ -100,14 +100,23 @@ def describe(error: ValidationError) -> str:
     """Pydantic's faults as lines `table.field: what is wrong`, without the offending values."""
     if error.error_count() > FAULTS_COUNTED:
         return f"  {error.error_count()} fields are wrong or unknown"
-    lines = []
+    lines: list[str] = []
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(_plain(part) for part in fault["loc"]) or "manifest"
-        what = "unknown field" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
-        lines.append(f"  {where}: {what}")
+        if fault["type"] == "too_short" and any(line.startswith(f"  {where}.") for line in lines):
+            continue  # pydantic counts only what is right
+        lines += [f"  {where}: {what}" for what in _what(fault["type"], fault["msg"]).split("\n")]
     if len(lines) > FAULTS_SHOWN:
         lines[FAULTS_SHOWN:] = [f"  and {len(lines) - FAULTS_SHOWN} more"]
     return "\n".join(lines)
+
+
+def _what(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown field"
+    if kind == "string_pattern_mismatch" and MEMBER_ID.pattern in message:
+        return "must be 1 to 32 lower-case letters, digits and hyphens, with no hyphen at either end"
+    return message.removeprefix("Value error, ")
 
 
 def _plain(part: object) -> str:

@@ -208,7 +208,7 @@ class Manifest(Clause):
     def _consistent(self) -> Self:
         faults = list(faults_of(self))
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError("\n".join(faults))
         return self
 
 

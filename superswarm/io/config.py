@@ -199,6 +199,11 @@ def is_list(field: FieldInfo) -> bool:
     return get_origin(field.annotation) is tuple
 
 
+def meaning(field: FieldInfo) -> str:
+    """What a field is for, as one line: its description is wrapped for a file."""
+    return " ".join((field.description or "").split())
+
+
 def _allowed(model: type[Config]) -> str:
     return f"the settings are {', '.join(sorted(model.model_fields))}"
 
@@ -209,9 +214,8 @@ def _explain(error: ValidationError, model: type[Config], program: str, settings
         name = str(fault["loc"][0]) if fault["loc"] else ""
         what = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "missing":
-            meaning = (model.model_fields[name].description or "").partition("\n")[0]
             ways = f"{name} in the file, {env_name(program, name)} or --{name.replace('_', '-')}"
-            lines.append(f"  {name} is missing: set {ways}. {meaning}".rstrip())
+            lines.append(f"  {name} is missing: set {ways}. {meaning(model.model_fields[name])}".rstrip())
         elif name in settings:
             lines.append(f"  {name} (from {settings[name].source}): {what[:1].lower()}{what[1:]}")
         else:

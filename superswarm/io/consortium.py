@@ -23,7 +23,12 @@ def load_manifest(file: Path, pinned: str | None) -> ApprovedManifest:
 
     Raises Environment, Malformed, NotApproved, OwnerVeto, BadSignature or Fork.
     """
-    chain = parse_chain(read_bytes(file, limit=LIMITS.chain_bytes))
+    raw = read_bytes(file, limit=LIMITS.chain_bytes)
+    try:
+        chain = parse_chain(raw)
+    except Malformed as error:
+        advice = "give the approved file, which `superswarm manifest combine` wrote"
+        raise type(error)(f"{file}: {error}: {advice}") from None
     manifest = approve(chain, pinned=Digest.parse(pinned) if pinned is not None else None)
     if manifest.simulated:
         warn_simulated()

@@ -157,17 +157,19 @@ def _read_record(record: Path) -> SigningRecord:
         raise type(error)(f"{record}: {error}; it says what these keys have signed, so restore it") from None
 
 
-def read_passphrase(file: Path | None, *, new: bool = False, environment: Mapping[str, str] = os.environ) -> str:
+def read_passphrase(
+    file: Path | None, *, new: bool = False, what: str = "", environment: Mapping[str, str] = os.environ
+) -> str:
     """A passphrase from a file (its first line), else from SUPERSWARM_PASSPHRASE, else from whoever types.
 
-    A `new` one is typed twice, and has at least SHORTEST characters.
+    A `new` one is typed twice, and has at least SHORTEST characters. `what` it opens is said where it is asked for.
     """
     if file is not None:
         passphrase = _first_line(file)
     elif PASSPHRASE_VARIABLE in environment:
         passphrase = environment[PASSPHRASE_VARIABLE]
     elif sys.stdin is not None and sys.stdin.isatty():
-        passphrase = getpass.getpass("Passphrase: ")
+        passphrase = getpass.getpass(f"Passphrase of {what}: " if what else "Passphrase: ")
         if new and getpass.getpass("The same again: ") != passphrase:
             raise Misconfigured("the two passphrases differ")
     else:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import typer
 from pydantic.fields import FieldInfo
 
-from superswarm.io.config import Config, ConfigT, env_name, is_list, is_path, load_config
+from superswarm.io.config import Config, ConfigT, env_name, is_list, is_path, load_config, meaning
 from superswarm.io.example import effective, example
 from superswarm.io.files import write_bytes
 
@@ -68,12 +68,19 @@ def _option(name: str, field: FieldInfo, program: str) -> Any:
     kind: Any = list[str] | None if is_list(field) else str | None
     option = typer.Option(
         f"--{name.replace('_', '-')}",
-        help=(field.description or "").partition("\n")[0],
+        help=meaning(field) + _default(field),
         metavar=_metavar(field),
         show_default=False,
         rich_help_panel=_panel(program),
     )
     return Annotated[kind, option]
+
+
+def _default(field: FieldInfo) -> str:
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    if default is None or default == ():
+        return ""
+    return f" \\[default: {', '.join(default) if isinstance(default, tuple) else default}]"
 
 
 def _metavar(field: FieldInfo) -> str:

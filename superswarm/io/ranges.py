@@ -27,6 +27,9 @@ SLOW_SECONDS: Final = 60.0  # of waiting in one connection for PROGRESS bytes, o
 PAUSE_SECONDS: Final = 0.5  # before the second attempt, twice as long before each further one
 RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 LENGTH: Final = re.compile(r"\d{1,19}")
+NO_RANGES: Final = (
+    ". It sends the file from the start each time: host it where range requests are answered, or copy it"
+)
 AGAIN: Final = {408, 425, 429, 500, 502, 503, 504}  # answers that waiting may mend
 
 
@@ -78,11 +81,11 @@ class _Attempts:
     def __init__(self, name: str, sleep: Callable[[float], None]) -> None:
         self._name, self._sleep, self._count = name, sleep, 0
 
-    def failed(self, why: str, brought: int = 0) -> None:
+    def failed(self, why: str, brought: int = 0, advice: str = "") -> None:
         """Wait before the next attempt. Raises Unavailable if there were enough that brought next to nothing."""
         self._count = 1 if brought >= PROGRESS else self._count + 1
         if self._count == ATTEMPTS:
-            raise Unavailable(f"{self._name} {why}, {ATTEMPTS} times in a row")
+            raise Unavailable(f"{self._name} {why}, {ATTEMPTS} times in a row{advice}")
         self._sleep(PAUSE_SECONDS * 2 ** (self._count - 1))
 
 
@@ -93,6 +96,7 @@ class _Body(Reader):
         self._source, self._at = source, offset
         self._pieces = self._read()
         self._left = b""
+        self._again = False  # whether the server began anew where it was asked for the rest
 
     def fetch(self, size: int) -> bytes:
         data = self._left or next(self._pieces, b"")
@@ -114,7 +118,7 @@ class _Body(Reader):
             except _Broken as error:
                 why = str(error)
             if self._at < self._source.size:
-                attempts.failed(why, brought=self._at - began)
+                attempts.failed(why, brought=self._at - began, advice=NO_RANGES if self._again else "")
 
     def _connection(self, client: httpx.Client) -> Iterator[bytes]:
         """What one connection brings; it may end early."""
@@ -123,6 +127,7 @@ class _Body(Reader):
             if answer.size != source.size or (source.tag and answer.tag and answer.tag != source.tag):
                 raise Mismatch(f"{source.name} changed while it was read")
             skip = self._at - answer.start  # a server without ranges begins at 0
+            self._again = skip > 0
             for piece in _paced(answer.body.iter_raw(), source.monotonic):
                 fresh = piece[skip:]
                 skip = max(0, skip - len(piece))

@@ -28,7 +28,7 @@ from superswarm.assets.seal import WHAT, Sealing, SourceChanged, seal
 from superswarm.assets.unseal import sealed_digest, unseal
 from superswarm.bundle import Entry, File
 from superswarm.crypto.stream import CHUNK, read_into
-from superswarm.errors import DiskFull, Misconfigured
+from superswarm.errors import DiskFull, Malformed, Misconfigured, Untrusted
 from superswarm.io.files import PUBLIC, SECRET, explained, new_folder, sync_folder
 from superswarm.io.keystore import open_file, seal_file
 from superswarm.io.sources import Reader, Source
@@ -97,7 +97,7 @@ def seal_to_file(
     """
     if out == key_file:
         raise Misconfigured("the key goes into another file than what it opens")
-    with explained(out.parent), _Workplace(out) as place:
+    with explained(out), _Workplace(out) as place:
         begun = place.begun(passphrase)
         _require_free(key_file, begun, passphrase)
         sealing, resumed = begun, True
@@ -120,13 +120,13 @@ def load_asset_key(path: Path, passphrase: str) -> AssetKey:
 
 def inspect(source: Source) -> AssetHead:
     """Read a sealed asset's public header. Proves nothing."""
-    with source.open() as src:
+    with _named(source), source.open() as src:
         return read_head(src)
 
 
 def digest_of(source: Source, advance: Advance = lambda _: None) -> tuple[AssetHead, Digest]:
     """Recompute a sealed asset's digest from all of its ciphertext."""
-    with source.open() as src:
+    with _named(source), source.open() as src:
         return sealed_digest(_counted(src, advance))
 
 
@@ -139,11 +139,22 @@ def unseal_to_folder(
     """
     if dst.exists():
         raise Misconfigured(f"{dst} is there already: name a folder that is not")
-    with explained(dst.parent), new_folder(dst) as folder, source.open() as src:
+    with explained(dst.parent), new_folder(dst) as folder, _named(source), source.open() as src:
         free = shutil.disk_usage(folder).free
         if source.size > free:
             raise DiskFull(f"{dst.parent} has {free} bytes left, and the asset takes {source.size}")
         return unseal(_counted(src, advance), key, expected, FolderSink(folder))
+
+
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Say of which file an error speaks: its reader sees bytes only, and a person may have several."""
+    try:
+        yield
+    except (Malformed, Untrusted) as error:
+        if source.name in str(error):
+            raise
+        raise type(error)(f"{source.name}: {error}") from None
 
 
 class FolderSink:

@@ -53,3 +53,10 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_benchmark_that_lacks_a_package_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["bench", "broken"]) == 2
     assert "not_installed_at_all" in capsys.readouterr().err
+
+
+def test_a_benchmarks_own_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["bench", "probe", "--help"]) == 0
+    assert "'--help']" in capsys.readouterr().out
+    assert cli.run(["bench", "--help"]) == 0
+    assert "Usage: superswarm bench" in capsys.readouterr().out

@@ -46,7 +46,7 @@ def test_too_many_colluders_leave_nobody_to_hide_behind() -> None:
 
 @pytest.mark.parametrize("threshold", [1, 2, 3])
 def test_a_threshold_that_two_sets_could_reach_is_refused(threshold: int) -> None:
-    refused("at least 4", masking={"threshold": threshold}, aggregation={"minimum_cohort": 4})
+    refused("raise it to 4", masking={"threshold": threshold}, aggregation={"minimum_cohort": 4})
 
 
 def test_a_threshold_over_the_cohort_is_refused() -> None:
@@ -66,6 +66,18 @@ def test_a_cohort_of_one_is_refused() -> None:
     refused("hides nothing", aggregation={"minimum_cohort": 1})
 
 
+def test_weights_that_nobody_may_have_are_refused() -> None:
+    refused("max_weight is 1", protection={"encoding": {"clip_norm": 1.0}})
+
+
+def test_each_fault_has_a_line_and_what_follows_from_it_has_none() -> None:
+    alone = {"threshold": 1, "colluders": 0, "dropouts": 0}
+    with pytest.raises(Malformed) as caught:
+        masked(1, masking=alone, aggregation={"minimum_cohort": 1, "weighting": "equal"})
+    assert str(caught.value).count("\n  manifest: protection.mode is masked, which hides nothing") == 1
+    assert "colluders" not in str(caught.value)
+
+
 def test_equal_weights_have_no_largest_weight() -> None:
     refused("with equal weights it is 1", aggregation={"weighting": "equal"})
 
@@ -75,7 +87,8 @@ def test_equal_weights_have_no_largest_weight() -> None:
     [
         ({"mode": "attested"}, "only for modes that sum integers"),
         ({"encoding": None}, "encoding is missing"),
-        ({"masking": None}, "goes with the mode masked"),
+        ({"masking": None}, "masking is missing"),
+        ({"mode": "he"}, "masking is only for the mode masked: leave it out"),
         ({"encoding": ENCODING | {"clip_norm": 0.0}}, "clip_norm"),
         ({"encoding": ENCODING | {"clip_norm": float("inf")}}, "clip_norm"),
         ({"encoding": ENCODING | {"payload_bits": 7}}, "payload_bits"),

@@ -222,6 +222,19 @@ def test_every_field_is_a_flag(file: Path) -> None:
     assert (config.port, config.names, config.state) == (7, ("a", "b"), file.parent / "here")
 
 
+def test_help_has_every_word_of_a_setting_and_its_default() -> None:
+    app = typer.Typer()
+
+    @app.command("up")
+    @with_config(TrainerConfig, "trainer")
+    def command(config: TrainerConfig) -> None:
+        del config
+
+    shown = " ".join(CliRunner().invoke(app, ["--help"], catch_exceptions=False).output.replace("│", " ").split())
+    assert "the node knows its own trainer among all that run the same code. It opens nothing." in shown
+    assert "No plaintext is written there. [default: trainer-state]" in shown
+
+
 def test_config_writes_a_new_file_only(tmp_path: Path) -> None:
     app = typer.Typer()
     up(app)

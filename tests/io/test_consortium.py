@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from superswarm.consortium.approval import ApprovedManifest, approve, chain_to_bytes
-from superswarm.errors import Environment, Fork, Misconfigured, Rollback
+from superswarm.errors import Environment, Fork, Malformed, Misconfigured, Rollback
 from superswarm.io.consortium import load_manifest, open_tee, remember_epoch
 from tests import consortia
 from tests.simulator import platform
@@ -31,6 +31,9 @@ def test_a_chain_is_loaded_and_held_against_the_pin(tmp_path: Path) -> None:
         load_manifest(file, consortia.digest("another"))
     with pytest.raises(Environment):
         load_manifest(tmp_path / "missing.json", None)
+    (tmp_path / "draft.toml").write_text("format = 1")
+    with pytest.raises(Malformed, match=r"draft\.toml: .* `superswarm manifest combine` wrote"):
+        load_manifest(tmp_path / "draft.toml", None)
 
 
 def test_an_older_epoch_is_refused(tmp_path: Path) -> None:

@@ -189,6 +189,12 @@ def ticking(seconds: float) -> Callable[[], float]:
     return lambda: next(counter) * seconds
 
 
+def test_a_host_without_ranges_that_always_breaks_off_is_told_apart(host: Host) -> None:
+    host.ranges, host.cut = False, lambda _: PROGRESS // 2
+    with pytest.raises(Unavailable, match="host it where range requests are answered"):
+        open_source(host.url).open().read()
+
+
 def test_a_host_without_ranges_is_read_from_the_start(host: Host) -> None:
     host.ranges = False
     source = source_of(host)

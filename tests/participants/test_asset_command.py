@@ -127,7 +127,7 @@ def test_inspect_shows_the_header_and_takes_no_key(capsys: pytest.CaptureFixture
 def test_verify_refuses_another_asset(capsys: pytest.CaptureFixture[str]) -> None:
     seal("records")
     assert run("verify", "x.sealed", "--digest", f"sha256:{'0' * 64}") == 3
-    assert run("verify", "x.sealed", "--digest", "nonsense") == 3
+    assert run("verify", "x.sealed", "--digest", "nonsense") == 2
     with Path("x.sealed").open("r+b") as file:
         file.truncate(5000)
     assert run("verify", "x.sealed") == 3
@@ -279,3 +279,76 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["seal"], ["inspect"], ["verify"], ["unseal"]):
         assert run(*arguments, "--help") == 0
         assert "sealed" in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize("where", ["records", "records/year=2024", "./records/../records"])
+def test_neither_key_nor_ciphertext_goes_into_the_folder_that_is_sealed(
+    where: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(folder)
+    for out, key in ((f"{where}/x.sealed", "x.key"), ("x.sealed", f"{where}/x.key")):
+        assert run("seal", "records", "--kind", "dataset", "--owner", "north", "--out", out, "--key", key) == 2
+        assert "write it elsewhere" in capsys.readouterr().err
+    assert tree(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "no examples"), (b"canary\n", "line 1: not JSON"), (b'{"text": "canary"}\n', "line 1: the field prompt")],
+)
+def test_what_trainers_will_refuse_is_said_when_it_is_sealed(
+    content: bytes, why: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "records" / "train.jsonl").write_bytes(content)
+    assert seal("records") == 0
+    said = capsys.readouterr().err
+    assert "will refuse this dataset" in said
+    assert why in said
+    assert "canary" not in said
+
+
+def test_an_empty_shard_is_no_fault(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "records" / "train.jsonl").rename(folder / "records" / "train-0.jsonl")
+    (folder / "records" / "train-1.jsonl").write_bytes(b"")
+    assert seal("records") == 0
+    assert "refuse" not in capsys.readouterr().err
+
+
+def test_an_error_names_the_sealed_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert seal("records") == 0
+    raw = (folder / "x.sealed").read_bytes()
+    (folder / "cut.sealed").write_bytes(raw[:-1])
+    (folder / "altered.sealed").write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert run("verify", "cut.sealed") == 3
+    assert "cut.sealed: " in capsys.readouterr().err
+    assert run("unseal", "altered.sealed", "--key", "x.key", "--out", "out") == 4
+    assert "altered.sealed: " in capsys.readouterr().err
+    assert run("verify", "x.sealed", "--digest", "9f3c") == 2
+    assert "--digest: " in capsys.readouterr().err
+
+
+def card(**changed: str) -> int:
+    flags = {"name": "records", "source": "x", "release-to": "north", "until": "2130-01-01", "times": "1", **changed}
+    return run("card", "x.sealed", *(word for flag, value in flags.items() for word in (f"--{flag}", value)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"until": "2020-12-31"}, "has passed"),
+        ({"until": "31.12.2130"}, "release.not_after"),
+        ({"name": "Base 1"}, "name: must be 1 to 32 lower-case letters, digits and hyphens"),
+        ({"release-to": "North"}, "release.members.0: must be 1 to 32 lower-case"),
+    ],
+)
+def test_terms_that_cannot_be_are_refused_before_anything_is_read(
+    changed: dict[str, str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert card(**changed) == 2  # and there is no x.sealed
+    assert why in capsys.readouterr().err
+
+
+def test_a_card_has_the_terms_that_were_typed(folder: Path) -> None:
+    assert seal("records") == 0
+    assert card() == 0
+    assert 'not_after = "2130-01-01"' in (folder / "records.asset.toml").read_text()

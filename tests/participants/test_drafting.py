@@ -193,7 +193,7 @@ def masked(n: int, colluders: int, dropouts: int) -> str:
 
 def test_what_masked_sums_tolerate_is_said() -> None:
     few = masked(5, 1, 1)
-    assert "1 members together with a broken aggregator learn nothing but the sum of the others, 3 at least" in few
+    assert "a broken aggregator together with 1 member learns nothing but the sum of 3 others at least" in few
     assert "up to 1 of 5 members may vanish" in few
     assert "neighbours" not in few
     many = masked(40, 4, 4)
@@ -210,6 +210,16 @@ def test_what_encrypted_sums_tolerate_is_said() -> None:
     assert "the trainers of 3 of 5 members hold the key" in text
     assert "up to 2 of 5 members may vanish" in text
     assert "attested" not in text
+
+
+def test_no_more_key_holders_are_said_than_there_can_be() -> None:
+    members = [member(f"m{i}", "data") for i in range(50)]
+    agreed = {"key_holders": 50, "threshold": 28, "colluders": 5, "dropouts": 5}
+    protection = {"mode": "he", "encoding": {"clip_norm": 1.0, "max_weight": 100}, "homomorphic": agreed}
+    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 28, "round_seconds": 60}
+    text = "\n".join(tolerated(manifest(*members, protection=protection, aggregation=rule)))
+    assert "no more than the 32 witnesses hold the key" in text
+    assert "the trainers of 32 of 50 members hold the key" in text
 
 
 def test_what_is_tolerated_is_said() -> None:

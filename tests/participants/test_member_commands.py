@@ -39,6 +39,8 @@ def test_three_members_agree_and_grant_a_run() -> None:
     assert approved.manifest.name == "Three clinics"
     assert "Bears signatures of north, south, west" in run("manifest", "show", "consortium.json")
 
+    with pytest.raises(Misconfigured, match="has 3 in the manifest"):
+        run("grant", "draft", "-c", "consortium.json", "--run", "first", "--rounds", "4")
     run("grant", "draft", "-c", "consortium.json", "--run", "first", "--days", "2")
     with pytest.raises(Unavailable, match="0 members granted"):
         run("grant", "combine", "-c", "consortium.json", "first.grant.json")

@@ -105,3 +105,8 @@ def test_another_signer_than_the_vouched_one_is_refused(folder: Path) -> None:
         code = run("open", "results/r.result", "--keys", "alice.keys", "--out", "adapter", *arguments)
         assert code == (2 if "--any-signer" in arguments else 4)
     assert not Path("adapter").exists()
+
+
+def test_a_result_that_is_not_there_is_said_to_be_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("open", "results/none-*.result", "--keys", "alice.keys", "--out", "adapter") == 2
+    assert "results/none-*.result is not there" in capsys.readouterr().err

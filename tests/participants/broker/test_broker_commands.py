@@ -17,7 +17,7 @@ from participants.config import BrokerConfig, ParticipantConfig
 from participants.key_desk import BrokerApi
 from superswarm.assets.key import PURPOSE
 from superswarm.consortium.approval import ApprovedManifest, chain_to_bytes
-from superswarm.errors import Misconfigured, Mismatch, ReleaseRefused, Rollback
+from superswarm.errors import Malformed, Misconfigured, Mismatch, ReleaseRefused, Rollback
 from superswarm.io.flowerenv import free_loopback_ports
 from superswarm.io.keystore import seal_file
 from superswarm.io.processes import spawn
@@ -154,7 +154,7 @@ def test_a_lost_machine_is_restored_and_charges_what_it_forgot() -> None:
         ask(broker, Session())
     Path("vault").rename("lost")
     said = run("broker", "restore", "backup", "--manifest", "consortium.json", answer="y\n")
-    assert "Up to 2 entries are missing, 2 releases among them" in said
+    assert "missing: up to 2. Releases among them: 2." in said
     with node() as broker, refused("not-offered"):
         ask(broker, Session())
     run("broker", "offer", "base", "--manifest", "consortium.json", "--yes")
@@ -172,7 +172,7 @@ def test_an_old_copy_in_place_of_the_vault_is_noticed_and_mended() -> None:
         (Path("vault") / name).write_bytes(raw)
     with pytest.raises(Rollback, match="superswarm broker restore"), node():
         pass
-    assert "Up to 1 entries are missing" in run("broker", "restore", "--yes")
+    assert "missing: up to 1." in run("broker", "restore", "--yes")
     with node():
         pass
     assert "Nothing is missing" in run("broker", "restore")
@@ -290,6 +290,27 @@ def wait_for(log: Path, text: str) -> None:
             return
         threading.Event().wait(0.05)
     raise AssertionError(log.read_text())
+
+
+@pytest.mark.parametrize("words", [("status",), ("log",), ("withdraw", "base"), ("backup", "file")])
+def test_where_no_vault_is_that_is_said(words: tuple[str, ...]) -> None:
+    with pytest.raises(Misconfigured, match="no vault is in vault: name its folder"):
+        run("broker", *words)
+
+
+def test_a_restore_that_is_refused_leaves_nothing_behind() -> None:
+    stock()
+    run("broker", "backup", "backup")
+    elsewhere = ("--vault", "new", "--state", "lost")
+    with pytest.raises(Misconfigured, match="--witness-lost"):
+        run("broker", "restore", "backup", *elsewhere)
+    assert not Path("new").exists()
+    with pytest.raises(Malformed, match=r"base\.assetkey is not a backup of a broker"):
+        run("broker", "restore", "base.assetkey", "--witness-lost", *elsewhere)
+    assert not Path("new").exists()
+    assert "used up" in run("broker", "restore", "backup", *elsewhere, "--witness-lost", "--yes")
+    with pytest.raises(Misconfigured, match="leave the backup away"):
+        run("broker", "restore", "backup", *elsewhere, "--witness-lost")
 
 
 def test_certificates_are_made_and_kept() -> None:

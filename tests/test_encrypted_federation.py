@@ -86,6 +86,17 @@ def test_an_encrypted_run_trains_the_same_adapter(given: dict[str, Any]) -> None
     assert [learner.rounds for learner in consortium.learners.values()] == [[1, 2, 3]] * 4
 
 
+@pytest.mark.parametrize("kind", ["fedavgm", "fedyogi"])
+def test_trainers_take_the_servers_step_themselves(kind: str) -> None:
+    """The aggregator could keep no moments: they are part of what trainers hold."""
+    optimizer = {"kind": kind, "learning_rate": 0.1} | ({"momentum": 0.5} if kind == "fedavgm" else {"tau": 0.1})
+    rule = {"optimizer": optimizer}
+    encrypted = Encrypted(rule=rule)
+    attested = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 3, "round_seconds": 5}
+    plain = SimulatedConsortium(*FOUR, aggregation=attested | rule)
+    assert_close(encrypted.run(), plain.run())
+
+
 def test_every_recipient_gets_the_same_result_signed_by_a_trainer() -> None:
     consortium = Encrypted()
     first = consortium.run()

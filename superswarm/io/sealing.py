@@ -16,7 +16,7 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -91,13 +91,14 @@ def seal_to_file(
 ) -> Sealed:
     """Seal `files`, sorted by name, to the new file `out`, and its key to the new file `key_file`.
 
-    Goes on with an unfinished sealing to `out` if terms and contents are the same, else starts over under a fresh
-    key. Raises Misconfigured where a file is in the way or the passphrase is another, Mismatch where a source
-    changes meanwhile, DiskFull or Environment; what is done by then is kept for the next attempt.
+    Goes on with an unfinished sealing to both if terms and contents are the same, else starts over under a fresh key.
+    What keeps a nonce from serving twice lies beside the key: whoever holds the disk of `out` cannot put it back.
+    Raises Misconfigured where a file is in the way or the passphrase is another, Mismatch where a source changes
+    meanwhile, DiskFull or Environment; what is done by then is kept for the next attempt.
     """
     if out == key_file:
         raise Misconfigured("the key goes into another file than what it opens")
-    with explained(out), _Workplace(out) as place:
+    with explained(out), _Workplace(out, key_file) as place:
         begun = place.begun(passphrase)
         _require_free(key_file, begun, passphrase)
         sealing, resumed = begun, True
@@ -177,39 +178,52 @@ class FolderSink:
 
 
 class _Workplace:
-    """The files beside `out` while it is being made. One process at a time."""
+    """The files beside `out` and its key while they are being made. One process at a time."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, key_file: Path) -> None:
         self._out = out
-        self._part, self._journal, self._state = (
-            out.with_name(f".{out.name}.{what}") for what in ("part", "journal", "unfinished")
-        )
+        self._part = out.with_name(f".{out.name}.part")
+        self._journal, self._state = (key_file.with_name(f".{key_file.name}.{w}") for w in ("journal", "unfinished"))
         if out.exists():
             if self._part.exists() and self._part.samefile(out):  # done, but for tidying up
                 self._tidy()
             raise Misconfigured(f"{out} exists already: move it away, or seal to another file")
 
     def __enter__(self) -> Self:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.fdopen(os.open(self._part, flags, PUBLIC), "r+b", buffering=0)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.fstat(self._file.fileno()).st_ino == self._part.stat().st_ino
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
-        if not mine:
-            self._file.close()
-            raise Misconfigured(f"another process is sealing to {self._out}: let it finish, or stop it")
+        with ExitStack() as opened:
+            with explained(self._journal):
+                opened.enter_context(self._locked(self._journal, SECRET))
+            self._file = opened.enter_context(self._locked(self._part, PUBLIC))
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()  # and with it the lock
+        for path in (self._journal, self._part):  # where nothing was begun, nothing stays
+            if path.exists() and not path.stat().st_size:
+                path.unlink()
+        self._opened.close()  # and with it the locks
+
+    def _locked(self, path: Path, mode: int) -> io.FileIO:
+        """Open a file that no other process has. Raises Misconfigured."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.fdopen(os.open(path, flags, mode), "r+b", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.fstat(file.fileno()).st_ino == path.stat().st_ino
+        except (BlockingIOError, FileNotFoundError):
+            mine = False
+        if not mine:
+            file.close()
+            raise Misconfigured(
+                f"another process is sealing to {self._out}, or with its key: let it finish, or stop it"
+            )
+        return file
 
     def begun(self, passphrase: str) -> Sealing | None:
         """The sealing that was interrupted here. Misconfigured for another passphrase than it was begun with."""
-        if not self._state.exists() or not self._journal.exists():
+        if not self._state.exists() or not self._journal.stat().st_size:
             return None
         try:
             return Sealing.parse(open_file(self._state, passphrase, purpose=WHAT))

@@ -115,7 +115,7 @@ def test_only_the_owner_can_read_keys_and_plaintext(tmp_path: Path) -> None:
 def test_an_interrupted_sealing_goes_on(tmp_path: Path, at: int) -> None:
     files = write(tmp_path, LARGE)
     interrupted(tmp_path, files, at)
-    assert names(tmp_path) == {".x.sealed.part", ".x.sealed.journal", ".x.sealed.unfinished"}
+    assert names(tmp_path) == {".x.sealed.part", ".x.key.journal", ".x.key.unfinished"}
     for name in names(tmp_path):
         assert b"aaaaaaaa" not in (tmp_path / name).read_bytes()
     salt = (tmp_path / ".x.sealed.part").read_bytes()[:48]
@@ -168,6 +168,27 @@ def test_a_source_that_changed_starts_over_under_another_key(tmp_path: Path) -> 
     assert not set(before[1]) & set(after[1])
 
 
+def test_whoever_holds_the_disk_of_the_ciphertext_cannot_have_a_nonce_used_twice(tmp_path: Path) -> None:
+    """It puts back what lay there before chunks were sealed, and the source has changed meanwhile."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "hosted").mkdir()
+    given = {"out": tmp_path / "hosted" / "x.sealed", "key_file": tmp_path / "keys" / "x.key"}
+    files = write(tmp_path, LARGE)
+    interrupted(tmp_path, files, 0, **given)
+    earlier = {path: path.read_bytes() for path in (tmp_path / "hosted").iterdir()}
+    interrupted(tmp_path, files, (2 * BATCH + 4) * CHUNK, **given)
+    seen = cut((tmp_path / "hosted" / ".x.sealed.part").read_bytes())
+    for path in (tmp_path / "hosted").iterdir():
+        path.unlink()
+    for path, data in earlier.items():
+        path.write_bytes(data)
+    changed = write(tmp_path, LARGE | {"a.jsonl": b"A" + LARGE["a.jsonl"][1:]})
+    assert seal(tmp_path, changed, **given).restarted
+    assert cut((tmp_path / "hosted" / "x.sealed").read_bytes())[0] != seen[0]
+    assert names(tmp_path / "hosted") == {"x.sealed"}
+    assert names(tmp_path / "keys") == {"x.key"}
+
+
 def test_a_crash_while_starting_over_does_not_bring_the_old_key_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +222,7 @@ def test_other_terms_start_over(tmp_path: Path, terms: Terms) -> None:
     files = write(tmp_path, LARGE)
     interrupted(tmp_path, files, (2 * BATCH + 4) * CHUNK)
     before = sealing.Sealing.parse(
-        sealing.open_file(tmp_path / ".x.sealed.unfinished", PASSPHRASE, purpose=sealing.WHAT)
+        sealing.open_file(tmp_path / ".x.key.unfinished", PASSPHRASE, purpose=sealing.WHAT)
     )
     sealed = seal(tmp_path, files, terms)
     assert sealed.restarted
@@ -213,8 +234,8 @@ def test_a_journal_that_is_not_whole_starts_over(tmp_path: Path) -> None:
     files = write(tmp_path, LARGE)
     for damage in (b"", b"x" * 31):
         interrupted(tmp_path, files, (2 * BATCH + 4) * CHUNK)
-        (tmp_path / ".x.sealed.journal").write_bytes(damage)
-    (tmp_path / ".x.sealed.journal").unlink()
+        (tmp_path / ".x.key.journal").write_bytes(damage)
+    (tmp_path / ".x.key.journal").unlink()
     assert not seal(tmp_path, files).resumed
     assert opened(tmp_path) == LARGE
 
@@ -315,12 +336,20 @@ def test_the_key_of_another_asset_survives_an_interrupted_sealing(tmp_path: Path
     assert (tmp_path / "x.key").read_bytes() == kept
 
 
-def test_two_processes_do_not_seal_to_one_file(tmp_path: Path) -> None:
+def test_what_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.key").write_bytes(b"another asset's")
+    with pytest.raises(Misconfigured, match=r"x\.key"):
+        seal(tmp_path, write(tmp_path, CONTENTS))
+    assert names(tmp_path) == {"x.key"}
+
+
+@pytest.mark.parametrize("other", [{}, {"out": "y.sealed"}, {"key_file": "y.key"}])
+def test_two_processes_do_not_seal_to_one_file_or_with_one_key(tmp_path: Path, other: dict[str, str]) -> None:
     files = write(tmp_path, CONTENTS)
 
     def again(_: int) -> None:
         with pytest.raises(Misconfigured, match="another process"):
-            seal(tmp_path, files)
+            seal(tmp_path, files, **{name: tmp_path / file for name, file in other.items()})
 
     seal(tmp_path, files, advance=again)
     assert opened(tmp_path) == CONTENTS

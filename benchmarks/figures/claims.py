@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 Line: TypeAlias = Mapping[str, Any]
 LEAST: Final = 1_000_000  # parameters of the updates that claims are about; below it, what a round costs at all shows
 UP_TO: Final = 16  # members, for whom the ring of 16 bits is claimed to do
+ERROR: Final = 1e-3  # of the mean, relative, up to as many
 CLIENT: Final = ("encode", "tag", "mask", "encrypt", "seal")  # what a member does to send an update
 KEYS: Final = ("parameters", "members", "repeat")
 RECOVER: Final = ("open", "recover", "write", "decrypt", "check")  # what it takes to read the sum
@@ -137,7 +138,7 @@ SUMS: Final = (
     ),
     Claim(
         "masked, up to 16 members: relative error of the mean",
-        1e-3,
+        ERROR,
         "",
         lambda line: float(line["relative_error"]) if _masked(line, UP_TO) else None,
         every=True,

@@ -6,7 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.figures import paper
 from benchmarks.figures.claims import Line
@@ -70,14 +70,16 @@ def tails(lines: Sequence[Line], folder: Path) -> list[Path]:
     axis.axvline(REAL, color="black", linestyle=":", linewidth=0.8)
     axis.annotate(
         "LoRA updates\nas measured",
-        (REAL, 0.04),
+        (REAL, 0.75),
+        xycoords=("data", "axes fraction"),
         xytext=(3, 0),
         textcoords="offset points",
         fontsize=7,
     )
     axis.set(xscale="log", yscale="log", ylabel="relative error of the mean")
     axis.set_xlabel("largest value of any update, over its root mean square")
-    axis.annotate("limit", (4 * REAL, LIMIT), xytext=(0, 3), textcoords="offset points", fontsize=7)
+    where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axis.annotate("limit", (1, LIMIT), xytext=(0, 3), ha="right", fontsize=7, **where)
     paper.plain_numbers(axis.xaxis)
     drawn.legend(loc="outside lower center", ncols=3)
     return paper.save(drawn, folder / "error-by-tail")

@@ -12,10 +12,14 @@ from benchmarks.figures import paper
 from benchmarks.figures.claims import Line
 
 QUANTITIES: Final = {
-    "overhead-job": ("job", "job, from start to result"),
-    "overhead-transfer": ("later_round", "transfer, a later round"),
+    "overhead-job": {"job": "job, from start to result", "total": "job, with the programs' start"},
+    "overhead-transfer": {"first_round": "transfer, first round", "later_round": "transfer, a later round"},
 }
+LIMITED: Final = ("job", "later_round")
 MODES: Final = ("attested", "masked", "he")
+TURN: Final = {"linestyle": "none", "marker": "o", "color": paper.COLOURS[0], "markerfacecolor": "none"}
+MEDIANS: Final = {"linestyle": "none", "marker": "D", "color": "black", "markerfacecolor": "white"}
+LIMIT: Final = {"linestyle": "none", "marker": "|", "color": paper.COLOURS[1], "markersize": 13, "markeredgewidth": 2}
 
 
 def write(results: Path) -> list[Path]:
@@ -56,37 +60,71 @@ def rows(lines: Sequence[Line]) -> list[list[str]]:
         "plain s",
         "commit",
     ]
-    table = [head]
-    for line in lines:
-        name, title = QUANTITIES[line["claim"]]
-        turns = ", ".join(paper.short(ratio) for ratio in turn_by_turn(line, name))
-        seconds = [paper.short(statistics.median(line[f"{name}_{side}_seconds"])) for side in ("superswarm", "plain")]
-        limit = "" if line["limit"] is None else f"{line['limit']:g}"
-        start = [title, mode_of(line), str(line["members"]), limit, paper.short(line[f"{name}_ratio"]), turns]
-        table.append([*start, *seconds, str(line["commit"])])
-    return table
+    return [head, *(_row(line, name) for line in lines for name in QUANTITIES[line["claim"]])]
+
+
+def _row(line: Line, name: str) -> list[str]:
+    turns = ", ".join(paper.short(ratio) for ratio in turn_by_turn(line, name))
+    seconds = [paper.short(statistics.median(line[f"{name}_{side}_seconds"])) for side in ("superswarm", "plain")]
+    limit = limit_of(line, name)
+    start = [QUANTITIES[line["claim"]][name], mode_of(line), str(line["members"])]
+    ratio = paper.short(line[f"{name}_ratio"])
+    return [*start, "" if limit is None else f"{limit:g}", ratio, turns, *seconds, str(line["commit"])]
+
+
+def limit_of(line: Line, name: str) -> float | None:
+    return line["limit"] if name in LIMITED else None
 
 
 def ratios(lines: Sequence[Line], folder: Path) -> list[Path]:
-    """Turn by turn, the ratio of two neighbouring turns; the stroke is the ratio of the medians."""
-    chosen = [(claim, mode, found) for claim in QUANTITIES for mode in MODES if (found := _of(lines, claim, mode))]
-    drawn, axis = paper.figure(1, 1, (paper.WIDE, 2.8))
-    for i, (claim, mode, found) in enumerate(chosen):
-        name = QUANTITIES[claim][0]
-        look: dict[str, Any] = {"color": paper.COLOURS[MODES.index(mode)], "marker": paper.MARKERS[MODES.index(mode)]}
-        for line in found:
-            turns = turn_by_turn(line, name)
-            axis.plot([i] * len(turns), turns, linestyle="none", alpha=0.8, **look)
-            axis.hlines(line[f"{name}_ratio"], i - 0.15, i + 0.15, color=look["color"], linewidth=1.6)
-            if line["limit"] is not None:
-                axis.hlines(line["limit"], i - 0.35, i + 0.35, color="black", linestyle="--", linewidth=0.8)
-                where = (i + 0.35, line["limit"])
-                axis.annotate("limit", where, xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
-    axis.set_xticks(range(len(chosen)), [f"{QUANTITIES[c][1]}\n{mode}" for c, mode, _ in chosen])
-    axis.set(ylim=(0, None), ylabel="seconds over plain Flower's", xlim=(-0.6, len(chosen) - 0.4))
-    axis.grid(visible=False, axis="x")
+    """A panel for each quantity: the ratio of each two neighbouring turns, and under it that of the medians."""
+    chosen = [found for claim in QUANTITIES if (found := _last(lines, claim))]
+    heights = [len(found) for found in chosen]
+    drawn, axes = paper.figure(
+        len(chosen),
+        2,
+        (paper.WIDE, 0.9 + 0.55 * len(chosen) + 0.36 * sum(heights)),
+        sharex=True,
+        sharey="row",
+        squeeze=False,
+        height_ratios=heights,
+    )
+    for pair, found in zip(axes, chosen, strict=True):
+        for axis, (name, title) in zip(pair, QUANTITIES[found[0]["claim"]].items(), strict=True):
+            paper.name_rows(axis, [_label(line) for line in found])
+            axis.axvline(1, color=paper.INK, linewidth=0.8)
+            axis.set(title=title, xscale="log")
+            for i, line in enumerate(found):
+                _ratio(axis, i, line, name)
+    low, high = axes[0, 0].get_xlim()
+    axes[0, 0].set_xlim(min(low / 1.1, 0.18), max(high * 1.5, 2.2))
+    for axis in axes.flat:
+        paper.plain_numbers(axis.xaxis)
+    entries = [
+        paper.mark("two neighbouring turns", **TURN),
+        paper.mark("ratio of the medians of each side", **MEDIANS),
+    ]
+    if any(line["limit"] is not None for found in chosen for line in found):
+        entries.append(paper.mark("limit, of attested only", **LIMIT | {"markersize": 9}))
+    paper.foot(drawn, "superswarm's seconds over plain Flower's (1: as long)", entries)
     return paper.save(drawn, folder / "ratios")
 
 
-def _of(lines: Sequence[Line], claim: str, mode: str) -> list[Line]:
-    return [line for line in lines if line["claim"] == claim and mode_of(line) == mode]
+def _ratio(axis: Any, row: int, line: Line, name: str) -> None:
+    turns, middle, limit = turn_by_turn(line, name), line[f"{name}_ratio"], limit_of(line, name)
+    axis.plot(turns, [row - 0.2] * len(turns), **TURN)
+    axis.plot(middle, row + 0.2, **MEDIANS)
+    paper.write_value(axis, middle, (middle, row + 0.2))
+    if limit is not None:
+        axis.plot(limit, row - 0.2, **LIMIT)
+
+
+def _last(lines: Sequence[Line], claim: str) -> list[Line]:
+    """The last line of each mode, cohort and size."""
+    found = {_label(line): line for line in lines if line["claim"] == claim}
+    return sorted(found.values(), key=lambda line: (MODES.index(mode_of(line)), line["members"]))
+
+
+def _label(line: Line) -> str:
+    size = f" × {line['mebibytes']} MiB" if "mebibytes" in line else ""
+    return f"{mode_of(line)}, {line['members']} members{size}"

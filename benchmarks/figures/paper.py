@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31", "#7F7F7F")
 """Okabe and Ito's palette, which tells apart what readers with any colour vision see, and two darker ones."""
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+INK: Final = "#404040"
+DASHES: Final[dict[str, Any]] = {"color": "black", "linestyle": "--", "linewidth": 0.8}  # of a limit
 STYLE: Final[dict[str, Any]] = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -79,14 +82,109 @@ def spread(numbers: Iterable[float]) -> tuple[float, float, float]:
     return middle, middle - min(found), max(found) - middle
 
 
-def plain_numbers(side: Any) -> None:
-    """Ticks of a logarithmic axis as 0.1, 1, 10, and 2 and 5 between them where it is short."""
+def dot_plots(
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    unit: str,
+    *,
+    shared: bool = True,
+    ranked: bool = True,
+    looks: Mapping[str, tuple[str, str]] | None = None,
+    hollow: Container[tuple[str, str]] = (),
+    limits: Mapping[str, float] | None = None,
+    limit: str = "limit",
+) -> Any:
+    """A panel for each title, with the same rows: the median of a row's repeats as a dot, least to most as a line.
+
+    Panels are `shared` if all have one axis; `ranked` rows go by the first panel, least first. `looks` is by row,
+    `hollow` of (title, row) that were extrapolated, `limits` by title. Up to three panels write values beside dots.
+    """
+    looks, limits = looks or {}, limits or {}
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    if ranked:
+        names.sort(key=lambda name: next(statistics.median(rows[name]) for rows in panels.values() if name in rows))
+    drawn, axes = figure(1, len(panels), (WIDE, 1.1 + 0.2 * len(names)), sharey=True, squeeze=False)
+    for axis, (title, rows) in zip(axes[0], panels.items(), strict=True):
+        name_rows(axis, names)
+        for name, values in rows.items():
+            colour, marker = looks.get(name, (COLOURS[0], MARKERS[0]))
+            face = "white" if (title, name) in hollow else colour
+            middle, below, above = spread(values)
+            style = {"color": colour, "marker": marker, "markerfacecolor": face, "elinewidth": 1.0}
+            axis.errorbar(middle, names.index(name), xerr=[[below], [above]], **style)
+            if len(panels) <= 3:
+                write_value(axis, middle, (middle + above, names.index(name)))
+        if title in limits:
+            axis.axvline(limits[title], **DASHES)
+        axis.set(title=title, xscale="log")
+        shown = panels if shared else (title,)
+        found = [value for one in shown for values in panels[one].values() for value in values]
+        found += [limits[one] for one in shown if one in limits]
+        axis.set_xlim(_room(found, (WIDE - 1.5) / len(panels)))
+        plain_numbers(axis.xaxis, most=300 if len(panels) <= 2 else 30)
+    many = any(len(values) > 1 for rows in panels.values() for values in rows.values())
+    entries = [mark("median"), whisker()] if many else [mark("measured once")]
+    if any((title, name) in hollow for title, rows in panels.items() for name in rows):
+        entries.append(mark("extrapolated", markerfacecolor="white"))
+    if limits:
+        entries.append(mark(limit, marker="", **DASHES))
+    foot(drawn, unit, entries)
+    return drawn
+
+
+def name_rows(axis: Any, names: Sequence[str]) -> None:
+    """Rows from top to bottom, every other one shaded."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(visible=False, axis="y")
+    for i in range(1, len(names), 2):
+        axis.axhspan(i - 0.5, i + 0.5, color="#F2F2F2", linewidth=0, zorder=0)
+
+
+def write_value(axis: Any, value: float, where: tuple[float, float]) -> None:
+    """A dot's value, to the right of what is drawn up to `where`."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2, foreground="white")]
+    style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 7, "path_effects": halo}
+    axis.annotate(short(value), where, xytext=(6, 0), **style)
+
+
+def foot(drawn: Any, unit: str, entries: Sequence[Any]) -> None:
+    """Under all panels: the unit of their axes, and one legend."""
+    columns = min(len(entries), 4)
+    drawn.legend(handles=entries, title=unit, title_fontsize=9, loc="outside lower center", ncols=columns)
+
+
+def mark(label: str, **style: Any) -> Any:
+    """A legend's entry: a point in no row's colour, or as `style` says."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **{"linestyle": "none", "marker": "o", "color": INK, "label": label, **style})
+
+
+def whisker() -> Any:
+    return mark("least to most of the repeats", linestyle="-", marker="", linewidth=1.0)
+
+
+def _room(values: Sequence[float], inches: float) -> tuple[float, float]:
+    """Ends of a logarithmic axis of that length, with room for a value at the right of the last dot."""
+    low, high = min(values), max(values)
+    decades = max(math.log10(high / low), 0.5)
+    return low / 10 ** (0.1 * decades), high * 10 ** (0.5 * decades / (inches - 0.5))
+
+
+def plain_numbers(side: Any, *, most: float = 300) -> None:
+    """Ticks of a logarithmic axis as 0.1, 1, 10, as powers where it is tiny; 2 and 5 too where its ends are near."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = side.get_view_interval()
-    side.set_major_locator(LogLocator(subs=(1.0,) if high > 300 * low else (1.0, 2.0, 5.0)))
+    side.set_major_locator(LogLocator(subs=(1.0,) if high > most * low else (1.0, 2.0, 5.0)))
     side.set_minor_locator(NullLocator())
-    side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    as_power = low < 1e-5
+    side.set_major_formatter(
+        FuncFormatter(lambda value, _: f"$10^{{{math.log10(value):.0f}}}$" if as_power else f"{value:g}")
+    )
 
 
 def short(number: float) -> str:

@@ -67,32 +67,24 @@ def _row(key: tuple[int, int, int], lines: Sequence[Line]) -> list[str]:
 def totals(lines: Sequence[Line], folder: Path) -> list[Path]:
     """Seconds and memory of the whole process, against the limits."""
     grouped = group(lines)
-    drawn, axes = paper.figure(1, 2, (paper.WIDE, 2.7))
-    names = [f"{n:,}" + (f"\n{gone} vanish" if gone else "") for n, _, gone in sorted(grouped)]
-    for i, key in enumerate(sorted(grouped)):
-        _points(axes[0], i - 0.14, [line["round_wall"] for line in grouped[key]], 0, "wall" if i == 0 else "")
-        _points(axes[0], i + 0.14, [line["round_cpu"] for line in grouped[key]], 1, "processor" if i == 0 else "")
-        _points(axes[1], i, [line["peak_bytes"] / 1e9 for line in grouped[key]], 0, "")
-    for axis, limit, label, unit in (
-        (axes[0], lines[0]["limit_seconds"], "seconds of one round", "s"),
-        (axes[1], lines[0]["limit_bytes"] / 1e9, "memory of the process, GB", "GB"),
-    ):
-        axis.axhline(limit, color="black", linestyle="--", linewidth=0.8)
-        text = f"limit for 1,000: {limit:g} {unit}"
-        axis.annotate(text, (-0.4, limit), xytext=(0, 3), textcoords="offset points", fontsize=7)
-        axis.set(yscale="log", ylabel=label, xlabel="members", xlim=(-0.5, len(names) - 0.5))
-        axis.set_xticks(range(len(names)), names)
-        axis.grid(visible=False, axis="x")
-        paper.plain_numbers(axis.yaxis)
-    axes[0].legend(loc="lower right")
+    quantities: dict[str, tuple[Callable[[Line], float], float]] = {
+        "wall time, s": (lambda line: line["round_wall"], lines[0]["limit_seconds"]),
+        "processor time, s": (lambda line: line["round_cpu"], lines[0]["limit_seconds"]),
+        "memory of the process, GB": (lambda line: line["peak_bytes"] / 1e9, lines[0]["limit_bytes"] / 1e9),
+    }
+    panels = {
+        title: {_name(key): [number(line) for line in found] for key, found in sorted(grouped.items())}
+        for title, (number, _) in quantities.items()
+    }
+    limits = {title: limit for title, (_, limit) in quantities.items()}
+    foot, text = "rows: members × parameters of one round", "limit for 1,000 members"
+    drawn = paper.dot_plots(panels, foot, shared=False, ranked=False, limits=limits, limit=text)
     return paper.save(drawn, folder / "round")
 
 
-def _points(axis: Any, at: float, values: Sequence[float], look: int, label: str) -> None:
-    """Every repeat as a point, the median as a stroke."""
-    colour, marker = paper.COLOURS[look], paper.MARKERS[look]
-    axis.plot([at] * len(values), values, marker, color=colour, label=label or None, alpha=0.8)
-    axis.hlines(statistics.median(values), at - 0.1, at + 0.1, color=colour, linewidth=1.6)
+def _name(key: tuple[int, int, int]) -> str:
+    members, parameters, gone = key
+    return f"{members:,} × {parameters:,}" + (f", {gone} vanish" if gone else "")
 
 
 def one_member(lines: Sequence[Line], folder: Path) -> list[Path]:
@@ -103,7 +95,7 @@ def one_member(lines: Sequence[Line], folder: Path) -> list[Path]:
         start = 0.0
         for j, (phase, name) in enumerate(PHASES.items()):
             value = 1e3 * statistics.median(line["member_cpu"].get(phase, 0.0) for line in grouped[key])
-            axis.barh(i, value, 0.6, left=start, color=paper.COLOURS[j], label=name if i == 0 else None)
+            axis.barh(i, value, 0.6, left=start, label=name if i == 0 else None, **_fill(j))
             start += value
         axis.annotate(f"{start:.3g}", (start, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
     axis.set_yticks(range(len(grouped)), [f"{n:,} members" for n, *_ in sorted(grouped)])
@@ -113,3 +105,9 @@ def one_member(lines: Sequence[Line], folder: Path) -> list[Path]:
     axis.grid(visible=False, axis="y")
     drawn.legend(loc="outside lower center", ncols=len(PHASES))
     return paper.save(drawn, folder / "one-member")
+
+
+def _fill(number: int) -> dict[str, Any]:
+    """A colour, and a hatch that tells it apart in grey."""
+    hatch = ("", "////", "....", "\\\\\\\\", "xxxx")[number]
+    return {"color": paper.COLOURS[number], "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}

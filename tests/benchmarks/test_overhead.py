@@ -107,8 +107,20 @@ def test_its_figures_are_drawn_from_what_was_recorded(tmp_path: Path) -> None:
         name = f"overhead-{line}.jsonl"
         (tmp_path / name).write_text((Path(overhead.__file__).parent / "results" / name).read_text())
     overhead.main(["--plot", "--out", str(tmp_path)])
-    assert "attested" in (tmp_path / "overhead" / "overhead.md").read_text()
+    text = (tmp_path / "overhead" / "overhead.md").read_text()
+    assert "| job, with the programs' start | attested | 3 |  | 0.642 |" in text, "the limit is not on the start"
     assert (tmp_path / "overhead" / "ratios.png").stat().st_size > 1000
+
+
+def test_figures_show_every_mode_and_of_each_the_last_comparison(tmp_path: Path) -> None:
+    line = json.loads((Path(overhead.__file__).parent / "results" / "overhead-job.jsonl").read_text().splitlines()[0])
+    lines = [line, line | {"mode": "he", "limit": None}, line | {"mode": "masked", "limit": None}, line]
+    (tmp_path / "overhead-job.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
+    overhead.main(["--plot", "--out", str(tmp_path)])
+    text = (tmp_path / "overhead" / "ratios.svg").read_text()
+    rows = [f"<!-- {mode}, 3 members" for mode in ("attested", "masked", "he")]
+    assert [text.count(row) for row in rows] == [1, 1, 1]
+    assert sorted(rows, key=text.index) == rows
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -275,6 +275,23 @@ def test_tables_and_plots_are_written_and_not_empty(tmp_path: Path) -> None:
     assert svg.startswith("<?xml")
 
 
+def test_figures_say_what_was_extrapolated_measured_once_and_in_which_ring(tmp_path: Path) -> None:
+    once = [made_up("masked", 3, ring_bits=16), made_up("masked", 50, ring_bits=32)]
+    guessed = made_up("ckks-8192", 3, 5_000_000, extrapolated_from=1_000_000)
+    sums_figures.write([*once, guessed], tmp_path)
+    said = {name: (tmp_path / f"{name}.svg").read_text() for name in ("client-by-size", "error-by-members", "memory")}
+    assert "<!-- extrapolated" in said["client-by-size"]
+    assert "<!-- extrapolated" not in said["memory"]
+    assert all("<!-- measured once" in text and "<!-- median" not in text for text in said.values())
+    assert "masked: 16-bit ring" in said["error-by-members"]
+    assert "masked: 32-bit ring" in said["error-by-members"]
+
+
+def test_figures_of_a_size_that_the_most_usual_cohort_lacks_are_drawn(tmp_path: Path) -> None:
+    lines = [made_up("masked", 10, 5_000_000), *(made_up("masked", 3, repeat=r) for r in (1, 2))]
+    assert tmp_path / "bytes-on-the-wire.png" in sums_figures.write(lines, tmp_path)
+
+
 def test_scales_figures_are_written(tmp_path: Path) -> None:
     line = scale.measure(scale.Cell(4, SIZE, 0, 1))
     files = scale_figures.write([{"cell": scale.Cell(4, SIZE, 0, 1).key, **line, **_machine()}], tmp_path)

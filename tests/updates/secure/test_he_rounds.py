@@ -77,7 +77,7 @@ def test_a_manifest_says_who_holds_keys() -> None:
     for wrong, said in (
         ({"holders": 2}, "key_holders"),
         ({"holders": 6}, "only 5 members"),
-        ({"holders": 3, "dropouts": 3, "threshold": 2}, "must be"),
+        ({"holders": 3, "dropouts": 3, "threshold": 2}, "nobody can decrypt; lower it"),
     ):
         with pytest.raises(Malformed, match=said):
             manifest(5, **wrong)  # type: ignore[arg-type]

@@ -5,8 +5,9 @@
 The rotation is a randomised Hadamard transform (Suresh et al., ICML 2017, arXiv:1611.00429): coordinates become alike
 and nearly normal whatever the tails of the update, so that one bound for all wastes no bits. The vector of P values
 is laid out as a matrix of `block` rows, and each column, which holds values from all over the vector, is rotated by
-itself: y = H D x / sqrt(block), with the same signs D for all columns. Some columns at a time, which fit into the
-processor's cache, make a part; the integers of a part lie together.
+itself: y = H D x / sqrt(block), with the same signs D for all columns. The longer a vector, the further its largest
+values stand out: in long ones 16 columns are rotated together, with signs of their own, as one of 65,536 values. Some
+columns at a time, which fit into the processor's cache, make a part; the integers of a part lie together.
 
 Rounding is stochastic, with a subtractive dither (Schuchman, IEEE Trans. Comm. 12, 1964): all members add the same
 public random fraction before they round down, and whoever decodes takes it off again. No value is lost to a bias,
@@ -35,6 +36,8 @@ from superswarm.values import Digest
 LABEL: Final = "superswarm/v1/ring"
 SMALLEST, LARGEST = 64, 4096  # rows; powers of four, so that their roots are powers of two
 PART: Final = 1 << 18  # values of a part, at most
+MIXED: Final = 16  # columns that are rotated together, where there are MANY: padding stays below 1.5 %
+MANY: Final = 1024
 HEADROOM: Final = 5.5  # a rotated coordinate's bound, in its standard deviations; 1 of 26 million is beyond
 FACTOR: Final = 8  # rows of the matrices that make up a rotation: small enough to be quick, large enough to be few
 WHOLE: Final = 4096  # columns of what they are multiplied with; beyond, BLAS takes a way that is half as fast
@@ -98,7 +101,14 @@ class Code:
 
     @property
     def columns(self) -> int:
-        return -(-self.parameters // self.block)
+        return -(-self.parameters // (self.block * self.mixed)) * self.mixed
+
+    @property
+    def mixed(self) -> int:
+        """Columns that are rotated together: one or MIXED, where decoding stays exact in float64."""
+        largest = self.ring.members * (self.ring.half + 1) * self.block * MIXED  # of a decoded sum
+        many = self.parameters > self.block * (MANY - 1)
+        return MIXED if many and largest / FRACTION * 2 <= 2**53 else 1
 
     @property
     def length(self) -> int:
@@ -120,14 +130,14 @@ class Code:
         if not 0 < share <= 1:
             raise Malformed("a share is above 0 and at most 1")
         shrunk = min(1.0, self.clip_norm / max(norm(update), 1e-300))
-        factor = np.float32(share * shrunk / math.sqrt(self.block) / self.step)
-        signs = self._signs().astype(np.float32) * factor  # (B,)
+        factor = np.float32(share * shrunk / math.sqrt(self.block * self.mixed) / self.step)
+        signs = self._tiled(self._signs().astype(np.float32) * factor)
         values, clipped = np.empty(self.length, self.ring.dtype), 0
         room, dither = _Room(self, np.dtype(np.float32)), self._stream("dither")
         for start, stop in self._parts():
             part, spare = room.matrices(stop - start)
             self._gather(update, start, stop, signs, part)
-            part, spare = _rotate(part, spare)
+            part, spare = _rotate(part, spare, self.mixed)
             part += room.dither(dither, spare)
             clipped += self._round(part, values[self.block * start : self.block * stop].reshape(part.shape))
         return Encoded(values, clipped, shrunk)
@@ -138,7 +148,8 @@ class Code:
             raise Malformed(f"a sum has {self.length} ring elements")
         if not 0 < members <= self.ring.members or not 0 < shares <= members:
             raise Malformed("a sum is of no more members than the ring has room for, with shares of at most 1 each")
-        signs = self._signs().astype(np.float64) * (self.step / shares / math.sqrt(self.block))
+        factor = self.step / shares / math.sqrt(self.block * self.mixed)
+        signs = self._tiled(self._signs().astype(np.float64) * factor)
         zero = members * (self.ring.half + FRACTION / 2 - 0.5)
         mean = np.empty((self.block, self.columns), np.float32)
         room, dither = _Room(self, np.dtype(np.float64)), self._stream("dither")
@@ -148,13 +159,18 @@ class Code:
             added = room.dither(dither, spare)
             added *= members
             part -= added
-            part, _ = _rotate(part, spare)
-            np.multiply(part, signs[:, None], out=mean[:, start:stop], casting="same_kind")
+            part, _ = _rotate(part, spare, self.mixed)
+            np.multiply(part, signs[:, : stop - start], out=mean[:, start:stop], casting="same_kind")
         return mean.reshape(-1)[: self.parameters]
 
     def _signs(self) -> NDArray[np.int8]:
-        bits = np.unpackbits(self._stream("signs").take(self.block // 8, np.dtype("u1")))
-        return np.where(bits, 1, -1).astype(np.int8)
+        """D (B, mixed): a sign for each value that is rotated together with others."""
+        bits = np.unpackbits(self._stream("signs").take(self.block * self.mixed // 8, np.dtype("u1")))
+        return np.where(bits, 1, -1).astype(np.int8).reshape(self.block, self.mixed)
+
+    def _tiled(self, signs: NDArray[Any]) -> NDArray[Any]:
+        """Signs of a part's columns (B, width), or (B, 1) where they are the same for all."""
+        return signs if self.mixed == 1 else np.tile(signs, (1, PART // self.block // self.mixed))
 
     def _stream(self, purpose: str) -> KeyStream:
         return KeyStream(derive(self.rotation.raw, f"{LABEL}/{purpose}", b""))
@@ -174,11 +190,11 @@ class Code:
         """Columns `start` to `stop` of D x, into `out`; what the vector lacks is zero."""
         rows = self.parameters // self.columns
         whole = update[: rows * self.columns].reshape(rows, self.columns)
-        np.multiply(whole[:, start:stop], signs[:rows, None], out=out[:rows])
+        np.multiply(whole[:, start:stop], signs[:rows, : stop - start], out=out[:rows])
         out[rows:] = 0
         rest = update[rows * self.columns :][start:stop]
         if rest.size:
-            out[rows, : rest.size] = rest * signs[rows]
+            out[rows, : rest.size] = rest * signs[rows, : rest.size]
 
     def _round(self, dithered: NDArray[np.float32], out: NDArray[Any]) -> int:
         """Round to integers from 0 to 2·half into `out`, and count those that were cut."""
@@ -221,8 +237,8 @@ def norm(update: NDArray[np.float32]) -> float:
     return math.sqrt(squares)
 
 
-def _rotate(matrix: NDArray[Any], spare: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """H times each column (B, columns), unnormalised, by Sylvester's factors of H; and what is spare now.
+def _rotate(matrix: NDArray[Any], spare: NDArray[Any], mixed: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """H times each `mixed` columns of (B, columns), unnormalised, by Sylvester's factors; and what is spare now.
 
     Integers in float64 stay exact in any order of summation, as long as their sums are below 2**53.
     """
@@ -236,6 +252,9 @@ def _rotate(matrix: NDArray[Any], spare: NDArray[Any]) -> tuple[NDArray[Any], ND
         np.matmul(_sylvester(size).astype(matrix.dtype), pieces, out=out)
         matrix, spare = spare, matrix
         done *= size
+    if mixed > 1:
+        np.matmul(matrix.reshape(-1, mixed), _sylvester(mixed).astype(matrix.dtype), out=spare.reshape(-1, mixed))
+        matrix, spare = spare, matrix
     return matrix, spare
 
 

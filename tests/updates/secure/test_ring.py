@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from superswarm.errors import Malformed, NotFinite
-from superswarm.updates.secure.ring import LARGEST, PART, SMALLEST, Code, Ring, norm
+from superswarm.updates.secure import ring
+from superswarm.updates.secure.ring import LARGEST, MIXED, PART, SMALLEST, Code, Ring, norm
 from superswarm.values import Digest
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
@@ -77,6 +78,45 @@ def test_any_size_comes_back(size: int, members: int) -> None:
     assert np.linalg.norm(mean - np.mean(xs, axis=0)) < 1e-3 * max(norm(x) for x in xs) + 1e-4 / scale
 
 
+@pytest.mark.parametrize("size", [4097 * 16, 65_536 * 2 - 1, 300_000, 2 * PART + 1])
+@pytest.mark.parametrize("members", [2, 40])
+def test_long_vectors_come_back_too(size: int, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where columns are rotated together: here already in vectors that are not long."""
+    monkeypatch.setattr(ring, "MANY", 2)
+    assert code(size, 1.0, members).mixed == MIXED
+    test_any_size_comes_back(size, members)
+
+
+def test_only_where_decoding_stays_exact_are_columns_rotated_together() -> None:
+    long = LARGEST * ring.MANY
+    assert code(long, 1.0, 512).mixed == MIXED
+    assert code(long, 1.0, 1024).mixed == 1
+    assert code(long - LARGEST, 1.0, 3).mixed == 1
+
+
+def test_in_a_long_vector_a_value_may_stand_out_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4 million values some are hundreds of times the root mean square, where tails are heavy."""
+    size = LARGEST * ring.MANY
+    x = np.random.default_rng(1).standard_normal(size, np.float32)
+    x[12345] = 400.0
+    agreed = code(size, norm(x))
+    encoded = agreed.encode(x, 1.0)
+    assert encoded.clipped < 50
+    assert agreed.length < 1.015 * size
+    assert relative_error(agreed.decode(encoded.values, 1, 1.0), x) < 1e-3
+    monkeypatch.setattr(ring, "MANY", 2**30)
+    assert agreed.encode(x, 1.0).clipped > 2000, "a column by itself has no room for it"
+
+
+def test_neighbours_that_are_alike_do_not_add_up_where_columns_are_rotated_together() -> None:
+    """The same value in all columns of a row, which one sign for all of them would gather in one column."""
+    size = LARGEST * ring.MANY
+    rows = np.random.default_rng(2).standard_normal((LARGEST, 1), np.float32)
+    x = np.repeat(rows, size // LARGEST, axis=1).reshape(-1)
+    agreed = code(size, norm(x))
+    assert agreed.encode(x, 1.0).clipped < 100
+
+
 def test_weights_scale_before_rounding() -> None:
     xs, weights = updates(3, 5000), (10, 20, 40)
     agreed = code(5000, max(norm(x) for x in xs))
@@ -110,7 +150,7 @@ def test_what_is_cut_is_counted_and_never_wraps() -> None:
     """An update made to be one coordinate after the rotation exceeds any bound for alike ones."""
     agreed = code(1024 * 4, 1.0)
     spike = np.zeros((1024, 4), np.float32)
-    spike[:, 0] = agreed._signs() / 32.0  # of norm 1, in a single column, aligned with the signs
+    spike[:, 0] = agreed._signs()[:, 0] / 32.0  # of norm 1, in a single column, aligned with the signs
     encoded = agreed.encode(spike.reshape(-1), 1.0)
     assert encoded.clipped == 1
     assert encoded.values.max() <= 2 * agreed.ring.half
@@ -152,19 +192,26 @@ def test_a_sum_of_other_length_type_or_count_is_refused() -> None:
             agreed.decode(total, members, shares)
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from([SMALLEST * 3, LARGEST * 17]))
-def test_decoding_is_the_same_in_any_order_of_summation(seed: int, size: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(SMALLEST * 3, 1), (LARGEST * 17, 1), (LARGEST * 17, MIXED)]))
+def test_decoding_is_the_same_in_any_order_of_summation(seed: int, given: tuple[int, int]) -> None:
     """What a matrix product sums in an order of its own, integers make exact: compared with Python's integers."""
-    members, agreed = 1000, code(size, 1.0, 1000)
-    total = np.random.default_rng(seed).integers(0, members * 2 * agreed.ring.half, agreed.length, np.uint32)
-    mean = agreed.decode(total, members, float(members))
-    width = min(agreed.columns, PART // agreed.block)
-    column = total[: agreed.block * width].reshape(agreed.block, width)[:, 0]
-    dither = agreed._stream("dither").take(agreed.block * width, np.dtype("u1"))
-    fractions = dither.reshape(agreed.block, -1)[:, 0]
-    zero = 512 * agreed.ring.half - 256
-    doubled = [512 * int(v) - members * (zero + 2 * int(d) + 1) for v, d in zip(column, fractions, strict=True)]
-    first = sum(doubled) / 512  # the first row of H is all ones
-    assert mean[0] == np.float32(
-        first * (int(agreed._signs()[0]) * (agreed.step / members / math.sqrt(agreed.block)))
-    )
+    size, mixed = given
+    members = 1000 if mixed == 1 else 500
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(ring, "MANY", 2 if mixed > 1 else ring.MANY)
+        agreed = code(size, 1.0, members)
+        assert agreed.mixed == mixed
+        total = np.random.default_rng(seed).integers(0, members * 2 * agreed.ring.half, agreed.length, np.uint32)
+        mean = agreed.decode(total, members, float(members))
+        width = min(agreed.columns, PART // agreed.block)
+        together = total[: agreed.block * width].reshape(agreed.block, width)[:, :mixed]
+        dither = agreed._stream("dither").take(agreed.block * width, np.dtype("u1"))
+        fractions = dither.reshape(agreed.block, -1)[:, :mixed]
+        zero = 512 * agreed.ring.half - 256
+        doubled = [
+            512 * int(v) - members * (zero + 2 * int(d) + 1)
+            for v, d in zip(together.flat, fractions.flat, strict=True)
+        ]
+        first = sum(doubled) / 512  # the first row of H is all ones
+        root = math.sqrt(agreed.block * mixed)
+        assert mean[0] == np.float32(first * (int(agreed._signs()[0, 0]) * (agreed.step / members / root)))

@@ -200,26 +200,27 @@ class _Workplace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for path in (self._journal, self._part):  # where nothing was begun, nothing stays
-            if path.exists() and not path.stat().st_size:
-                path.unlink()
         self._opened.close()  # and with it the locks
 
-    def _locked(self, path: Path, mode: int) -> io.FileIO:
-        """Open a file that no other process has. Raises Misconfigured."""
+    @contextmanager
+    def _locked(self, path: Path, mode: int) -> Iterator[io.FileIO]:
+        """Open a file that no other process has. Raises Misconfigured. Where nothing was begun, nothing stays."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.fdopen(os.open(path, flags, mode), "r+b", buffering=0)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = os.fstat(file.fileno()).st_ino == path.stat().st_ino
-        except (BlockingIOError, FileNotFoundError):
-            mine = False
-        if not mine:
-            file.close()
-            raise Misconfigured(
-                f"another process is sealing to {self._out}, or with its key: let it finish, or stop it"
-            )
-        return file
+        with os.fdopen(os.open(path, flags, mode), "r+b", buffering=0) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                mine = os.fstat(file.fileno()).st_ino == path.stat().st_ino
+            except (BlockingIOError, FileNotFoundError):
+                mine = False
+            if not mine:
+                raise Misconfigured(
+                    f"another process is sealing to {self._out}, or with its key: let it finish, or stop it"
+                )
+            try:
+                yield file
+            finally:
+                if not os.fstat(file.fileno()).st_size:
+                    path.unlink(missing_ok=True)
 
     def begun(self, passphrase: str) -> Sealing | None:
         """The sealing that was interrupted here. Misconfigured for another passphrase than it was begun with."""

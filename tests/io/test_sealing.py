@@ -352,6 +352,7 @@ def test_two_processes_do_not_seal_to_one_file_or_with_one_key(tmp_path: Path, o
             seal(tmp_path, files, **{name: tmp_path / file for name, file in other.items()})
 
     seal(tmp_path, files, advance=again)
+    assert names(tmp_path) == {"x.sealed", "x.key"}
     assert opened(tmp_path) == CONTENTS
 
 

@@ -201,23 +201,24 @@ def test_what_masked_sums_tolerate_is_said() -> None:
     assert "at most 2^-" in many
 
 
-def test_what_encrypted_sums_tolerate_is_said() -> None:
-    members = [member(f"m{i}", "data") for i in range(5)]
-    agreed = {"key_holders": 3, "threshold": 3, "colluders": 0, "dropouts": 2}
+def encrypted(n: int, key_holders: int, threshold: int, colluders: int, dropouts: int) -> str:
+    """What `manifest check` says of encrypted sums among n members."""
+    members = [member(f"m{i}", "data") for i in range(n)]
+    agreed = {"key_holders": key_holders, "threshold": threshold, "colluders": colluders, "dropouts": dropouts}
     protection = {"mode": "he", "encoding": {"clip_norm": 1.0, "max_weight": 100}, "homomorphic": agreed}
-    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 3, "round_seconds": 60}
-    text = "\n".join(tolerated(manifest(*members, protection=protection, aggregation=rule)))
+    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": threshold, "round_seconds": 60}
+    return "\n".join(tolerated(manifest(*members, protection=protection, aggregation=rule)))
+
+
+def test_what_encrypted_sums_tolerate_is_said() -> None:
+    text = encrypted(5, key_holders=3, threshold=3, colluders=0, dropouts=2)
     assert "the trainers of 3 of 5 members hold the key" in text
     assert "up to 2 of 5 members may vanish" in text
     assert "attested" not in text
 
 
 def test_no_more_key_holders_are_said_than_there_can_be() -> None:
-    members = [member(f"m{i}", "data") for i in range(50)]
-    agreed = {"key_holders": 50, "threshold": 28, "colluders": 5, "dropouts": 5}
-    protection = {"mode": "he", "encoding": {"clip_norm": 1.0, "max_weight": 100}, "homomorphic": agreed}
-    rule = {"rule": "fedavg", "weighting": "examples", "minimum_cohort": 28, "round_seconds": 60}
-    text = "\n".join(tolerated(manifest(*members, protection=protection, aggregation=rule)))
+    text = encrypted(50, key_holders=50, threshold=28, colluders=5, dropouts=5)
     assert "no more than the 32 witnesses hold the key" in text
     assert "the trainers of 32 of 50 members hold the key" in text
 

@@ -153,15 +153,22 @@ class Play:
         self.refusals: dict[MemberId, Error] = {}
 
     def run(self) -> tuple[Total, Contribution]:
-        self.run_until_total()
+        self.run_until("total")
         return self.aggregator.total()
 
-    def run_until_total(self) -> None:
-        self.step("advertise", dict.fromkeys(self.members.names))
-        self.step("share", self.aggregator.ask_shares())
-        self.step("mask", self.aggregator.ask_masked())
-        self.step("sign", self.aggregator.ask_signatures())
-        self.step("unmask", self.aggregator.ask_unmasking())
+    def run_until(self, step: str) -> None:
+        """Play the round up to and without this step."""
+        asks: dict[str, Callable[[], Mapping[MemberId, Any]]] = {
+            "advertise": lambda: dict.fromkeys(self.members.names),
+            "share": self.aggregator.ask_shares,
+            "mask": self.aggregator.ask_masked,
+            "sign": self.aggregator.ask_signatures,
+            "unmask": self.aggregator.ask_unmasking,
+        }
+        for name, ask in asks.items():
+            if name == step:
+                return
+            self.step(name, ask())
 
     def step(self, step: str, asked: Mapping[MemberId, Any]) -> None:
         for name in sorted(asked):

@@ -94,6 +94,13 @@ def introduce(side: PeerSession, roster: Roster) -> Introduction:
     return said
 
 
+def met() -> Sessions:
+    """Sessions of five that know each other under the first roster."""
+    sessions = Sessions()
+    sessions.meet()
+    return sessions
+
+
 class TestRosters:
     """A roster that came twice would bring the same links twice: keys that seal one message would seal two."""
 
@@ -150,8 +157,7 @@ class TestRepeatedRounds:
     """A round that was unmasked is repeated as it was: every other sum of it tells more than one sum does."""
 
     def test_it_is_repeated_from_the_same_adapter(self) -> None:
-        sessions = Sessions()
-        sessions.meet()
+        sessions = met()
         first = sessions.play(1)[1]
         sessions.meet(number=2)
         assert sessions.play(1)[1].values.tobytes() != first.values.tobytes(), "another dither"
@@ -159,8 +165,7 @@ class TestRepeatedRounds:
 
     def test_it_is_not_repeated_from_another_adapter(self) -> None:
         """Under a new roster, the aggregator asks for the same members' sum from an adapter that it chose."""
-        sessions = Sessions()
-        sessions.meet()
+        sessions = met()
         sessions.play(1)
         sessions.meet(number=2)
         for name in FIVE.names:
@@ -168,8 +173,7 @@ class TestRepeatedRounds:
                 sessions.begin(name, 1, ELSEWHERE)
 
     def test_it_is_not_repeated_from_another_adapter_in_a_later_session(self) -> None:
-        sessions = Sessions()
-        sessions.meet()
+        sessions = met()
         sessions.play(1)
         later = Sessions()
         later.sides = {
@@ -180,8 +184,7 @@ class TestRepeatedRounds:
             later.begin(LAST, 1, ELSEWHERE)
 
     def test_it_is_not_repeated_without_one_of_them(self) -> None:
-        sessions = Sessions()
-        sessions.meet()
+        sessions = met()
         sessions.play(1)
         sessions.meet(number=2, names=FIVE.names[:4])
         with pytest.raises(Untrusted, match="with other survivors"):
@@ -189,8 +192,7 @@ class TestRepeatedRounds:
 
     def test_a_round_that_was_not_unmasked_may_begin_elsewhere(self) -> None:
         """No share was given: nothing of it can ever be seen."""
-        sessions = Sessions()
-        sessions.meet()
+        sessions = met()
         for name in FIVE.names:
             sessions.begin(name, 1)
         sessions.meet(number=2)
@@ -201,8 +203,7 @@ class TestSums:
     """A session takes the checked sums of what it is part of."""
 
     def test_a_sum_is_checked_once_for_its_signatures_and_always_for_itself(self) -> None:
-        sessions = Sessions()
-        sessions.meet()
+        sessions = met()
         total, found = sessions.play(1)
         side = sessions.sides[LAST]
         assert side.check(total, found.to_bytes(), 1).survivors == set(FIVE.names)
@@ -211,8 +212,7 @@ class TestSums:
             side.check(total, found.to_bytes(), 1)
 
     def test_a_session_remembers_that_an_update_left(self) -> None:
-        sessions = Sessions()
-        sessions.meet()
+        sessions = met()
         sessions.begin(LAST, 1)
         assert not sessions.sides[LAST].brought
         sessions.meet(number=2)
